@@ -1,0 +1,71 @@
+# Every target does its own set-up, in .venv; nothing touches the system Python.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# PyO3's build script asks this interpreter for the ABI to build against.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
+	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
+
+.PHONY: run test test-rust test-python lint bench check clean develop format
+
+# Start the deployment example on this machine; Ctrl-C stops it.
+run: $(VENV)/.installed
+	$(BIN)/python -m examples.deployment
+
+test: test-rust test-python
+
+test-rust: $(VENV)/.ready
+	cargo test --locked --no-default-features
+	cargo test --locked --no-default-features --features loom --release --lib loom_
+
+# Runs against the installed wheel: `python/` is not on the path.
+test-python: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest mtaio --ignore-disjoint-bases
+
+check: lint test
+
+# Ratios against the peers; see benches/README.md.
+bench: $(VENV)/.bench
+	cargo bench --locked --no-default-features
+	$(BIN)/python benches/compare.py
+
+format: $(VENV)/.ready
+	cargo fmt
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The quick loop while editing: an editable, unoptimised build.
+develop: $(VENV)/.ready
+	rm -f $(VENV)/.installed
+	$(BIN)/maturin develop
+
+clean:
+	cargo clean
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python .ci/extras.py dev | xargs $(BIN)/python -m pip install --quiet
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.ready $(SOURCES)
+	rm -rf dist && $(BIN)/maturin build --release --quiet --out dist --interpreter $(BIN)/python
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/mtaio-*.whl
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed benches/requirements.txt
+	$(BIN)/python -m pip install --quiet -r benches/requirements.txt
+	touch $@

@@ -1,0 +1,18 @@
+//! The border: the only module that names `PyO3`.
+//!
+//! One file per core type. A binding converts, delegates and maps errors; one
+//! that decides policy is core code misplaced.
+
+pub(crate) mod args;
+pub(crate) mod clock;
+pub(crate) mod errors;
+
+use pyo3::prelude::*;
+
+/// The compiled half of mtaio; private, imported by the Python modules only.
+#[pymodule(gil_used = false)]
+fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    args::register(m)?;
+    Ok(())
+}

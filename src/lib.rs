@@ -1,0 +1,11 @@
+//! The native core of mtaio.
+//!
+//! Every public module here is plain Rust: it knows nothing of Python, reads no
+//! clock, and compiles with `--no-default-features`. `bindings` is the only
+//! module that names `PyO3`; it reads the clock, converts, delegates and maps
+//! errors.
+
+mod sync;
+
+#[cfg(feature = "python")]
+mod bindings;

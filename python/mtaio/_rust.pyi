@@ -1,6 +1,5 @@
 # Types of the compiled module; docstrings live in Rust. Held by stubtest.
 
-__all__: list[str]
 __version__: str
 
 # --- args.rs ---------------------------------------------------------------

@@ -4,7 +4,13 @@
 //! clock, and compiles with `--no-default-features`. `bindings` is the only
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
+//!
+//! `unsafe` is denied but in `bindings::clock` (reading the clock) and, in
+//! `log`, in `mapping` and `ring` (a ring in shared memory), `storage` (its
+//! file), `lives` and `fork` (what a forked child may touch), `thread` (signal
+//! masks), `schedule` (the C calendar) and `report` (standard error).
 
+pub mod log;
 mod sync;
 
 #[cfg(feature = "python")]

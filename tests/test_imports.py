@@ -18,6 +18,9 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

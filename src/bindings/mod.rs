@@ -6,6 +6,8 @@
 pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod log;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -14,5 +16,7 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    log::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

@@ -18,6 +18,10 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_crew": "core",
+    "_executor": "core",
+    "_queues": "core",
+    "_stream": "core",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

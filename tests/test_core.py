@@ -1,6 +1,7 @@
 """TaskExecutor: few workers, nothing left behind, errors as they were."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import itertools
@@ -67,9 +68,9 @@ async def test_arguments_of_map_are_checked():
     executor = TaskExecutor(2)
 
     for func, sources in [(None, [[1]]), (double, []), (double, [3]), (double, [None])]:
-        with pytest.raises(TypeError, match="func must be|sources must be"):
+        with pytest.raises(TypeError, match=r"func must be|sources must be"):
             await executor.map(func, *sources)
-        with pytest.raises(TypeError, match="func must be|sources must be"):
+        with pytest.raises(TypeError, match=r"func must be|sources must be"):
             executor.stream(func, *sources)
     with pytest.raises(TypeError, match="on_progress must be callable, got 3"):
         await executor.map(double, [1], on_progress=3)
@@ -227,10 +228,8 @@ async def test_work_that_swallows_the_cancellation_takes_no_more_items():
 
     async def stubborn(x):
         taken.append(x)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(10)
-        except asyncio.CancelledError:
-            pass
 
     for workers in (1, 3):
         taken.clear()
@@ -480,6 +479,25 @@ async def test_stop_iteration_in_a_thread_is_an_error_and_no_hang():
     async with TaskExecutor(1) as executor:
         with pytest.raises(RuntimeError, match="StopIteration"):
             await executor.run_in_thread(next, iter(()))
+
+
+async def test_what_an_abandoned_thread_raises_is_logged(caplog):
+    leave = threading.Event()
+
+    def fail():
+        leave.wait(10)
+        raise KeyError("late")
+
+    async with TaskExecutor(1) as executor:
+        caller = asyncio.create_task(executor.run_in_thread(fail))
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        leave.set()
+
+    assert "an abandoned call in a thread failed" in caplog.text
+    assert "KeyError: 'late'" in caplog.text
 
 
 async def test_leaving_waits_for_threads():

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextvars
-import functools
 import inspect
+import logging
 import os
 import time
 from collections.abc import (
@@ -17,7 +17,7 @@ from collections.abc import (
     Iterator,
     Sized,
 )
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
 
@@ -35,6 +35,8 @@ T = TypeVar("T")
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 _END: Any = object()
+
+_log = logging.getLogger("mtaio.core")
 
 
 class TaskExecutor:
@@ -238,8 +240,20 @@ class TaskExecutor:
         self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         context = contextvars.copy_context()
-        call = functools.partial(context.run, func, *args, **kwargs)
-        return await asyncio.wrap_future(self._pool().submit(call))
+
+        def call() -> T:
+            try:
+                return context.run(func, *args, **kwargs)
+            except StopIteration as error:
+                # No future can hold one; on 3.11 its waiter would hang.
+                raise RuntimeError("the call raised StopIteration") from error
+
+        answer = self._pool().submit(call)
+        try:
+            return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(_log_abandoned)
+            raise
 
     def _pool(self) -> ThreadPoolExecutor:
         # A forked child has the pool but none of its threads.
@@ -309,6 +323,12 @@ class TaskExecutor:
         if threads is not None and self._threads_pid == os.getpid():
             threads.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(threads.shutdown)
+
+
+def _log_abandoned(answer: Future[Any]) -> None:
+    """Nobody waits for this thread's answer any more; its error isn't lost."""
+    if not answer.cancelled() and (error := answer.exception()) is not None:
+        _log.error("an abandoned call in a thread failed", exc_info=error)
 
 
 async def _fill(

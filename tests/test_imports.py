@@ -18,6 +18,12 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_checks": "health",
+    "_states": "health",
+    "_components": "app",
+    "_errors": "app",
+    "_inflight": "app",
+    "_signals": "app",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

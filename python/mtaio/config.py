@@ -162,8 +162,8 @@ class Settings:
             except (TypeError, ValueError) as fault:
                 faults.append(str(fault))
         faults += _typos(source)
-        if not faults and (fault := _contradiction(values, _variable)):
-            faults.append(fault)
+        if not faults and (conflict := _contradiction(values, _variable)):
+            faults.append(conflict)
         if faults:
             raise SettingsError(faults)
         return cls(**values)

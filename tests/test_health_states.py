@@ -30,7 +30,10 @@ def reference(row, failures, successes):
     """The law in plain words, over the whole history."""
     state = Status.UNKNOWN
     for end in range(1, len(row) + 1):
-        bad, good = row[max(end - failures, 0) : end], row[max(end - successes, 0) : end]
+        bad, good = (
+            row[max(end - failures, 0) : end],
+            row[max(end - successes, 0) : end],
+        )
         level = 0 if state is Status.UNKNOWN else SEVERITY.index(state)
         if state is Status.UNKNOWN and row[end - 1] is Status.HEALTHY:
             state = Status.HEALTHY

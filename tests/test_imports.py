@@ -18,6 +18,9 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_lifecycle": "app",
+    "_notify": "app",
+    "_tasks": "app",
     "_checks": "health",
     "_states": "health",
     "_components": "app",

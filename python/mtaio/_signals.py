@@ -2,20 +2,18 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 
 @contextmanager
-def handled(
-    signals: Iterable[signal.Signals], handler: Callable[[signal.Signals], None]
-) -> Iterator[None]:
-    """Call `handler` on each of `signals`; put the handlers before back at the end.
+def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Call the handler of each signal; put those from before back at the end.
 
     Plain handlers, not the loop's: they run between two bytecodes of the main
     thread, so a loop that is stuck in Python code or in a sleep still learns of
-    SIGTERM. `handler` must therefore only do what is safe in the midst of
+    SIGTERM. A handler must therefore only do what is safe in the midst of
     anything, and wake the loop by `call_soon_threadsafe`.
 
     Only the main thread can have handlers; elsewhere this does nothing.
@@ -25,9 +23,9 @@ def handled(
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        handler(signal.Signals(number))
+        handlers[signal.Signals(number)]()
 
-    before = {number: signal.signal(number, on_signal) for number in signals}
+    before = {number: signal.signal(number, on_signal) for number in handlers}
     try:
         yield
     finally:

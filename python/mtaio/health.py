@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -32,6 +33,19 @@ F = TypeVar("F", bound=CheckFunction)
 # Each wait between two runs differs by this much at most, so that checks of
 # many processes don't strike one dependency in step.
 _JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something known to be down without a check."""
+
+    reason: str
+    critical: bool
+
+    @property
+    def standing(self) -> Standing:
+        """As the rules of health see it."""
+        return Standing(Kind.READY, self.critical, Status.UNHEALTHY, failing=True)
 
 
 class HealthMonitor:
@@ -74,6 +88,7 @@ class HealthMonitor:
         self._schedules: dict[str, asyncio.Task[None]] = {}
         self._emits: set[asyncio.Task[Any]] = set()
         self._alerts: dict[str, tuple[float, float]] = {}
+        self._faults: dict[str, Fault] = {}
         self._gate = (True, "")
         self._status = Status.UNKNOWN
         self._since = self._clock()
@@ -200,6 +215,21 @@ class HealthMonitor:
         From any thread, and from a signal handler.
         """
         self._gate = (ready, reason)
+
+    def set_fault(self, name: str, reason: str, *, critical: bool = True) -> None:
+        """Count as a readiness check that is down, until `clear_fault(name)`.
+
+        For what is known without being asked, such as a task that crashed.
+        """
+        if name not in self._faults:
+            self._alert(name, reason, str(Status.HEALTHY))
+        self._faults[_rust.text("name", name)] = Fault(reason, critical)
+        self._judge(reason)
+
+    def clear_fault(self, name: str) -> None:
+        """Take back a fault; does nothing if there is none of that name."""
+        if self._faults.pop(name, None) is not None:
+            self._judge(f"{name} is well again")
 
     @property
     def live(self) -> bool:
@@ -339,7 +369,8 @@ class HealthMonitor:
         emit.add_done_callback(self._emits.discard)
 
     def _standings(self) -> dict[str, Standing]:
-        return {check.name: check.standing for check in self._checks.values()}
+        faults = {name: fault.standing for name, fault in self._faults.items()}
+        return faults | {c.name: c.standing for c in self._checks.values()}
 
     def _causes(self, check: Check) -> tuple[str, ...]:
         return causes(check.name, self._standings())
@@ -356,16 +387,21 @@ class HealthMonitor:
             "since": self._clock() - check.since,
         }
 
+    def _reason_of(self, name: str) -> str:
+        if name in self._faults:
+            return self._faults[name].reason
+        return self._checks[name].result.reason
+
     def _reason(self, beyond: Iterable[str]) -> str:
         """Root causes first, then figures beyond their thresholds."""
         standings = self._standings()
-        roots = {
-            cause: self._checks[cause].result.reason
+        roots = dict.fromkeys(
+            cause
             for name, standing in standings.items()
             if standing.status in (Status.DEGRADED, Status.UNHEALTHY)
             for cause in causes(name, standings)
-        }
-        told = [f"{name}: {reason}" for name, reason in roots.items()]
+        )
+        told = [f"{name}: {self._reason_of(name)}" for name in roots]
         told += [f"{metric} is beyond its threshold" for metric in sorted(beyond)]
         if not self._gate[0]:
             told.append(self._gate[1])

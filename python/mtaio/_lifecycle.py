@@ -98,6 +98,16 @@ class Lifecycle:
         """How the life ended; `CLEAN` until something went wrong."""
         return self._exit_code
 
+    @property
+    def drain_delay(self) -> float:
+        """Seconds served on after readiness failed."""
+        return self._drain_delay
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components, in the order they were added."""
+        return tuple(component.name for component in self._components)
+
     def add(
         self,
         name: str,
@@ -238,6 +248,16 @@ class Lifecycle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ask_stop)
 
+    def begin_drain(self) -> None:
+        """Fail readiness and serve on; the stop counts its times from here.
+
+        `stop()` does this first. Does nothing unless the application is ready.
+        """
+        if self._phase is Phase.READY:
+            self._drain_began = asyncio.get_running_loop().time()
+            self._enter(Phase.DRAINING)
+            self._notify("STOPPING=1")
+
     async def stop(self) -> None:
         """Stop: drain, await what is under way, stop the components in reverse.
 
@@ -368,14 +388,8 @@ class Lifecycle:
             self._hurry.set()
         self._stop_asked.set()
 
-    def _begin_drain(self) -> None:
-        if self._phase is Phase.READY:
-            self._drain_began = asyncio.get_running_loop().time()
-            self._enter(Phase.DRAINING)
-            self._notify("STOPPING=1")
-
     async def _stop(self) -> None:
-        self._begin_drain()
+        self.begin_drain()
         deadline = self._drain_began + self._grace_period
         await self._unless_hurried(
             asyncio.sleep(self._left(self._drain_began + self._drain_delay))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ._asgi import AsgiApp, Mounted
 from ._errors import ErrorHandler
 from ._lifecycle import ExitCode, Lifecycle, Phase
 
@@ -95,6 +96,16 @@ class Application(Lifecycle):
             except Exception as error:
                 await self.error_handler.handle_error(error)
                 raise
+
+    def asgi(self, inner: AsgiApp) -> Mounted:
+        """Mount an ASGI app: started, counted and stopped with this application.
+
+        For uvicorn, hypercorn and others: serve what this returns. The server's
+        lifespan starts and stops the application, requests count as under way,
+        and a stop signal drains first. Bound the server's own wait for open
+        connections (uvicorn: `timeout_graceful_shutdown`) below `grace_period`.
+        """
+        return Mounted(inner, self)
 
     async def _limited(
         self, work: Callable[[], Awaitable[T]], tokens: int, timeout: float | None

@@ -264,6 +264,31 @@ def test_asked_to_stop_during_the_start_it_stops_what_was_started():
     assert journal == ["start a", "stop a"]
 
 
+@pytest.mark.parametrize("turns", range(25))
+def test_a_start_cancelled_at_any_instant_stops_all_that_started(turns):
+    journal = []
+
+    async def main():
+        app = application(
+            journal,
+            (Part(journal, "a"),),
+            (Part(journal, "b"), "a"),
+            (Part(journal, "c", start=1), "b"),
+        )
+        start = asyncio.create_task(app.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait({start})
+        assert app.phase in (Phase.NEW, Phase.STOPPED)
+
+    virtual_time.run(main())
+
+    started = [line.split()[1] for line in journal if line.startswith("start")]
+    stopped = [line.split()[1] for line in journal if line.startswith("stop")]
+    assert stopped == started[::-1]
+
+
 def test_a_component_that_ends_by_itself_stops_the_application():
     @contextlib.asynccontextmanager
     async def crashing():

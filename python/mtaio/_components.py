@@ -60,7 +60,8 @@ class Component:
             if not self._up.done():
                 self._raise_failed_start(self._task)
         except BaseException:
-            await _end(self._task)
+            if not self._up.done():  # else it runs, and `stop` ends it in order
+                await _end(self._task)
             raise
 
     async def stop(self, timeout: float) -> None:
@@ -137,15 +138,11 @@ class Components:
         """Start every part after those it depends on, at once where they may.
 
         Raises:
-            StartupError: One failed; those started before it were stopped.
+            StartupError: One failed; `stop` ends those started before it.
             ValueError: A dependency is unknown, or they form a circle.
         """
         order = self._sorter({c.name: c.depends_on for c in self._all.values()})
-        try:
-            await _walk(order, self._start_one)
-        except BaseException:
-            await self.stop(asyncio.get_running_loop().time() + self.stop_seconds())
-            raise
+        await _walk(order, self._start_one)
 
     async def stop(self, deadline: float) -> list[ShutdownError]:
         """Stop what runs, in reverse, by `deadline` of the loop's clock.
@@ -181,8 +178,8 @@ class Components:
         return max(longest.values(), default=0.0)
 
     async def _start_one(self, name: str) -> None:
-        await self._all[name].start()
         self._running.append(self._all[name])
+        await self._all[name].start()
 
     def _sorter(self, graph: "dict[str, Any]") -> "TopologicalSorter[str]":
         for name, wanted in graph.items():

@@ -208,6 +208,7 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
+            await self._stop_components(self._loop.time() + self._grace_period)
             self._enter(Phase.STOPPED)
             raise
         for component in self._components:
@@ -398,8 +399,7 @@ class Lifecycle:
         await self._drain_components()
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
-        for fault in await self._components.stop(deadline):
-            self._went_wrong(fault)
+        await self._stop_components(deadline)
         self.error_handler.flush()
         self._enter(Phase.STOPPED)
 
@@ -426,6 +426,10 @@ class Lifecycle:
     async def _stop_tasks(self, deadline: float) -> None:
         for name in await self._tasks.stop(self._left(deadline) / 2):
             self._went_wrong(ShutdownError(f"task {name} did not end when cancelled"))
+
+    async def _stop_components(self, deadline: float) -> None:
+        for fault in await self._components.stop(deadline):
+            self._went_wrong(fault)
 
     async def _unless_hurried(
         self, wait: Awaitable[object], timeout: float | None = None

@@ -7,6 +7,7 @@ pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod log;
+mod log_format;
 pub(crate) mod worker;
 
 use pyo3::prelude::*;

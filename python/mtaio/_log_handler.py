@@ -148,7 +148,7 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
             process ends is written by the next one that opens the log.
         """
         limit = self._limit(timeout)
-        progress = self._begin_close(limit)
+        progress = self._begin_close()
         return await Flush(progress, limit)
 
     def close(self) -> None:
@@ -158,13 +158,13 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         does, for as long. A record logged after this opens the log again, as
         with the standard library's handlers.
         """
-        progress = self._begin_close(self._close_timeout)
+        progress = self._begin_close()
         if progress is not None and not on_loop_thread():
             progress.wait(self._close_timeout)
 
-    def _begin_close(self, timeout: float) -> _rust.LogProgress | None:
+    def _begin_close(self) -> _rust.LogProgress | None:
         progress = self._close()
-        wait_at_exit(progress, timeout)
+        wait_at_exit(progress, self._close_timeout)
         logging.Handler.close(self)
         return progress
 

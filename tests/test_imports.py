@@ -19,6 +19,8 @@ PUBLIC = [
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
     "_log_handler": "logging",
+    "_log_json": "logging",
+    "_log_logger": "logging",
     "_log_options": "logging",
     "_log_progress": "logging",
     "_crew": "core",

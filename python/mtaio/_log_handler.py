@@ -3,13 +3,19 @@
 import datetime
 import logging
 import os
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from . import _log_options, _rust
 from ._log_options import LogStats, OnError
+from ._log_json import JsonFormatter
 from ._log_progress import Flush, on_loop_thread, wait_at_exit
 
-__all__ = ("AsyncFileHandler", "AsyncLogHandler", "AsyncRotatingFileHandler")
+__all__ = (
+    "AsyncFileHandler",
+    "AsyncJsonFileHandler",
+    "AsyncLogHandler",
+    "AsyncRotatingFileHandler",
+)
 
 # What decides a line and its fate; overriding one makes `handle` call `emit`.
 _DECIDE = ("emit", "format", "terminator", "_accept", "_encode")
@@ -317,6 +323,13 @@ class AsyncFileHandler(AsyncLogHandler):
 
 class AsyncRotatingFileHandler(AsyncFileHandler):
     """`AsyncFileHandler` under 0.1.0's name for the one that rotates."""
+
+
+class AsyncJsonFileHandler(AsyncFileHandler):
+    """`AsyncFileHandler` whose formatter, unless given, is a `JsonFormatter`."""
+
+    def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(filename, **{"formatter": JsonFormatter(), **options})
 
 
 def _safe(value: object) -> str:

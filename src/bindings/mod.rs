@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod log;
 mod log_format;
+mod log_json;
 pub(crate) mod worker;
 
 use pyo3::prelude::*;

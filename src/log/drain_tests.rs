@@ -1,4 +1,5 @@
 //! Being killed at any point of a write, and what the next one makes of it.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -18,7 +18,10 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_concurrency": "resources",
+    "_rate": "resources",
     "_timeouts": "resources",
+    "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -4,7 +4,14 @@
 //! clock, and compiles with `--no-default-features`. `bindings` is the only
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
+//!
+//! `unsafe` is denied but in `bindings::clock` (reading it) and
+//! `bindings::alarm` (timer descriptors).
 
+pub mod bucket;
+pub mod limiter;
+pub mod line;
+pub mod permits;
 mod sync;
 
 #[cfg(feature = "python")]

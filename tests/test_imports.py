@@ -32,7 +32,10 @@ OWNER = {
     "_errors": "app",
     "_inflight": "app",
     "_signals": "app",
+    "_concurrency": "resources",
+    "_rate": "resources",
     "_timeouts": "resources",
+    "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -4,7 +4,11 @@
 //! clock, and compiles with `--no-default-features`. `bindings` is the only
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
+//!
+//! `unsafe` is in these alone: `bindings/clock.rs` (reading the clock),
+//! `bindings/cache/key.rs` (type checks of a key).
 
+pub mod cache;
 mod sync;
 
 #[cfg(feature = "python")]

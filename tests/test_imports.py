@@ -18,6 +18,8 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_single_flight": "cache",
+    "_snapshot": "cache",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

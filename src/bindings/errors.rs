@@ -5,3 +5,5 @@
 //! becomes.
 
 #![allow(missing_docs)] // `import_exception!` writes undocumented types
+
+pyo3::import_exception!(mtaio.exceptions, CacheKeyError);

@@ -4,6 +4,7 @@
 //! that decides policy is core code misplaced.
 
 pub(crate) mod args;
+mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 
@@ -14,5 +15,6 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    cache::register(m)?;
     Ok(())
 }

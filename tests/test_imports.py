@@ -20,6 +20,20 @@ PUBLIC = [
 OWNER = {
     "_single_flight": "cache",
     "_snapshot": "cache",
+    "_crew": "core",
+    "_executor": "core",
+    "_queues": "core",
+    "_stream": "core",
+    "_asgi": "app",
+    "_lifecycle": "app",
+    "_notify": "app",
+    "_tasks": "app",
+    "_checks": "health",
+    "_states": "health",
+    "_components": "app",
+    "_errors": "app",
+    "_inflight": "app",
+    "_signals": "app",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

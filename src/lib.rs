@@ -12,6 +12,10 @@ pub mod bucket;
 pub mod limiter;
 pub mod line;
 pub mod permits;
+//! `unsafe` is in these alone: `bindings/clock.rs` (reading the clock),
+//! `bindings/cache/key.rs` (type checks of a key).
+
+pub mod cache;
 mod sync;
 
 #[cfg(feature = "python")]

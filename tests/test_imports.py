@@ -18,6 +18,8 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_single_flight": "cache",
+    "_snapshot": "cache",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",

@@ -6,6 +6,7 @@
 pub(crate) mod alarm;
 pub(crate) mod args;
 pub(crate) mod bucket;
+mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod permits;
@@ -22,5 +23,6 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     alarm::register(m)?;
     bucket::register(m)?;
     permits::register(m)?;
+    cache::register(m)?;
     Ok(())
 }

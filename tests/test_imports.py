@@ -20,6 +20,9 @@ PUBLIC = [
 OWNER = {
     "_single_flight": "cache",
     "_snapshot": "cache",
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",

@@ -11,6 +11,8 @@ pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod permits;
 pub(crate) mod ready;
+pub(crate) mod log;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -24,5 +26,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     bucket::register(m)?;
     permits::register(m)?;
     cache::register(m)?;
+    log::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

@@ -18,6 +18,10 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_alerts": "monitoring",
+    "_loop_lag": "monitoring",
+    "_stats": "monitoring",
+    "_thresholds": "monitoring",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

@@ -22,6 +22,8 @@ class Listener:
     """One callback and the alerts that wait for it. Of one event loop."""
 
     def __init__(self, callback: AlertCallback) -> None:
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
         self.callback = callback
         self.failures = 0
         self._waiting: collections.deque[Alert] = collections.deque()

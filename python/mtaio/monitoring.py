@@ -329,7 +329,7 @@ class ResourceMonitor:
         Raises:
             TypeError: `callback` is not callable.
         """
-        self._exceeded.append(_listener(callback))
+        self._exceeded.append(Listener(callback))
         return callback
 
     def on_threshold_cleared(self, callback: CallbackT) -> CallbackT:
@@ -338,7 +338,7 @@ class ResourceMonitor:
         Raises:
             TypeError: `callback` is not callable.
         """
-        self._cleared.append(_listener(callback))
+        self._cleared.append(Listener(callback))
         return callback
 
     def watch_loop(self, name: str) -> None:
@@ -440,12 +440,6 @@ class _Armed:
     def __init__(self, rule: _thresholds.Rule) -> None:
         self.rule = rule
         self.state: _thresholds.State = _thresholds.Quiet()
-
-
-def _listener(callback: object) -> Listener:
-    if not callable(callback):
-        raise TypeError(f"callback must be callable, got {callback!r}")
-    return Listener(callback)
 
 
 # Hooks of fork can't be taken back, so there is one for all monitors.

@@ -22,6 +22,10 @@ pub mod cache;
 //! masks), `schedule` (the C calendar) and `report` (standard error).
 
 pub mod log;
+//! `unsafe` is denied but in `metrics::system` (getrusage, statvfs) and
+//! `bindings::clock` (`clock_gettime`).
+
+pub mod metrics;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -13,6 +13,7 @@ pub(crate) mod permits;
 pub(crate) mod ready;
 pub(crate) mod log;
 pub(crate) mod worker;
+pub(crate) mod metrics;
 
 use pyo3::prelude::*;
 
@@ -28,5 +29,6 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     cache::register(m)?;
     log::register(m)?;
     worker::register(m)?;
+    metrics::register(m)?;
     Ok(())
 }

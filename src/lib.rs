@@ -4,7 +4,11 @@
 //! clock, and compiles with `--no-default-features`. `bindings` is the only
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
+//!
+//! `unsafe` is allowed in: `bindings::clock`, `probe::dump` (a signal to
+//! ourselves), `probe::thread` (signal masks, sockets and a mutex over a fork).
 
+pub mod probe;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -18,7 +18,10 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_probes": "monitoring",
     "_timeouts": "resources",
+    "_top": "__main__",
+    "_watchdog": "monitoring",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -6,6 +6,8 @@
 pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod probe;
+pub(crate) mod watchdog;
 
 use pyo3::prelude::*;
 
@@ -14,5 +16,7 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    probe::register(m)?;
+    watchdog::register(m)?;
     Ok(())
 }

@@ -27,6 +27,7 @@ OWNER = {
     "_loop_lag": "monitoring",
     "_stats": "monitoring",
     "_thresholds": "monitoring",
+    "_probes": "monitoring",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",
@@ -45,6 +46,8 @@ OWNER = {
     "_rate": "resources",
     "_timeouts": "resources",
     "_waiting": "resources",
+    "_top": "__main__",
+    "_watchdog": "monitoring",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

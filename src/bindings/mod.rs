@@ -14,6 +14,8 @@ pub(crate) mod ready;
 pub(crate) mod log;
 pub(crate) mod worker;
 pub(crate) mod metrics;
+pub(crate) mod probe;
+pub(crate) mod watchdog;
 
 use pyo3::prelude::*;
 
@@ -30,5 +32,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     log::register(m)?;
     worker::register(m)?;
     metrics::register(m)?;
+    probe::register(m)?;
+    watchdog::register(m)?;
     Ok(())
 }

@@ -18,6 +18,7 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_verdict": "health",
     "_asgi": "app",
     "_lifecycle": "app",
     "_notify": "app",

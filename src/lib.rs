@@ -4,7 +4,11 @@
 //! clock, and compiles with `--no-default-features`. `bindings` is the only
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
+//!
+//! `unsafe` is denied but in `metrics::system` (getrusage, statvfs) and
+//! `bindings::clock` (`clock_gettime`).
 
+pub mod metrics;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -19,6 +19,14 @@ PUBLIC = [
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
     "_verdict": "health",
+    "_alerts": "monitoring",
+    "_loop_lag": "monitoring",
+    "_stats": "monitoring",
+    "_thresholds": "monitoring",
+    "_crew": "core",
+    "_executor": "core",
+    "_queues": "core",
+    "_stream": "core",
     "_asgi": "app",
     "_lifecycle": "app",
     "_notify": "app",

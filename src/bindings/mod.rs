@@ -6,6 +6,7 @@
 pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod metrics;
 
 use pyo3::prelude::*;
 
@@ -14,5 +15,6 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    metrics::register(m)?;
     Ok(())
 }

@@ -37,10 +37,6 @@ OWNER = {
     "_errors": "app",
     "_inflight": "app",
     "_signals": "app",
-    "_crew": "core",
-    "_executor": "core",
-    "_queues": "core",
-    "_stream": "core",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

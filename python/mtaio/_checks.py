@@ -157,17 +157,17 @@ class _ThreadFuture(asyncio.Future[Result]):
 
 
 def _judge(answer: object) -> Result:
-    if isinstance(answer, Result):
-        return answer
     if isinstance(answer, Status):
-        return Result(answer)
+        answer = Result(answer)
+    if isinstance(answer, Result) and answer.status is not Status.UNKNOWN:
+        return answer
     if answer is None or answer is True:
         return Result(Status.HEALTHY)
     if answer is False:
         return Result(Status.UNHEALTHY, "it returned False")
     return Result(
         Status.UNHEALTHY,
-        f"it returned {answer!r:.80}, not None, a bool, a Status or a Result",
+        f"it returned {answer!r:.80}, not None, a bool, a known Status or Result",
     )
 
 

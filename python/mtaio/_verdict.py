@@ -33,7 +33,7 @@ class Verdict:
         self.faults: dict[str, Fault] = {}
         self.alerts: dict[str, tuple[float, float]] = {}
         self.gate = (True, "")
-        self._was_started = False
+        self.started = False
 
     @property
     def live(self) -> bool:
@@ -41,17 +41,15 @@ class Verdict:
         return not blockers(Kind.LIVE, self.standings())
 
     @property
-    def started(self) -> bool:
-        """True from when every critical startup check was up once."""
-        if not self._was_started:
-            self._was_started = not blockers(Kind.STARTUP, self.standings())
-        return self._was_started
-
-    @property
     def ready(self) -> bool:
         """True when requests may come."""
         is_open = self.gate[0] and self.started
         return is_open and not blockers(Kind.READY, self.standings())
+
+    def latch(self) -> None:
+        """Note the moment when every critical startup check is up: once is enough."""
+        if not blockers(Kind.STARTUP, self.standings()):
+            self.started = True
 
     def status(self, beyond: Iterable[str] = ()) -> Status:
         """Of the whole; `beyond` are figures over their thresholds."""

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _rust
 from ._checks import Check, CheckFunction, flag
@@ -13,7 +13,10 @@ from ._states import Kind, Result, Status, refuse_circle
 from ._verdict import Fault, Verdict
 from .events import EventEmitter
 from .exceptions import HealthError
-from .monitoring import ProbeServer, ResourceMonitor
+from .monitoring import ResourceMonitor
+
+if TYPE_CHECKING:
+    from .monitoring import ProbeServer
 
 __all__ = ("HealthMonitor", "Kind", "Result", "Status")
 
@@ -51,7 +54,7 @@ class HealthMonitor:
         monitor: ResourceMonitor | None = None,
         emitter: EventEmitter | None = None,
         *,
-        probes: ProbeServer | None = None,
+        probes: "ProbeServer | None" = None,
         cpu_threshold: float = 80.0,
         memory_threshold: float = 90.0,
         clock: Callable[[], float] | None = None,
@@ -237,9 +240,9 @@ class HealthMonitor:
             `status`: of the whole, as text. `cpu_usage`, `memory_usage`: percent,
             None where the system doesn't say. `uptime`: seconds. `live`, `ready`,
             `started`: what the probes say. `reason`: why it is not healthy.
-            `since`: seconds since the status changed. `alerts`: the figures beyond their thresholds. `checks`:
-            by name, each with `status`, `kind`, `critical`, `reason`, `causes`
-            and `since`.
+            `since`: seconds since the status changed. `alerts`: the figures beyond
+            their thresholds. `checks`: by name, each with `status`, `kind`,
+            `critical`, `reason`, `causes` and `since`.
         """
         on_demand = [c.name for c in self._checks.values() if c.interval is None]
         await asyncio.gather(*(self.run_check(name) for name in on_demand))
@@ -276,6 +279,7 @@ class HealthMonitor:
         self._checks[check.name] = check
         if self._running:
             self._schedule(check)
+            self._judge(f"{check.name} was added")
 
     def _schedule(self, check: Check) -> None:
         if check.interval is not None:
@@ -313,6 +317,7 @@ class HealthMonitor:
 
     def _judge(self, reason: str) -> None:
         """Tell when the whole changed."""
+        self._verdict.latch()
         previous, status = self._status, self._verdict.status()
         self._status = status
         if status is not previous:

@@ -9,6 +9,10 @@
 //! `bindings::clock` (`clock_gettime`).
 
 pub mod metrics;
+//! `unsafe` is allowed in: `bindings::clock`, `probe::dump` (a signal to
+//! ourselves), `probe::thread` (signal masks, sockets and a mutex over a fork).
+
+pub mod probe;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -23,6 +23,7 @@ OWNER = {
     "_loop_lag": "monitoring",
     "_stats": "monitoring",
     "_thresholds": "monitoring",
+    "_probes": "monitoring",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",
@@ -38,6 +39,8 @@ OWNER = {
     "_inflight": "app",
     "_signals": "app",
     "_timeouts": "resources",
+    "_top": "__main__",
+    "_watchdog": "monitoring",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

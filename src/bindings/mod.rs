@@ -7,6 +7,8 @@ pub(crate) mod args;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod metrics;
+pub(crate) mod probe;
+pub(crate) mod watchdog;
 
 use pyo3::prelude::*;
 
@@ -16,5 +18,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
     metrics::register(m)?;
+    probe::register(m)?;
+    watchdog::register(m)?;
     Ok(())
 }

@@ -13,6 +13,12 @@ pub mod metrics;
 //! ourselves), `probe::thread` (signal masks, sockets and a mutex over a fork).
 
 pub mod probe;
+//! `unsafe` is denied but in `bindings::clock` (reading the clock) and, in
+//! `log`, in `mapping` and `ring` (a ring in shared memory), `storage` (its
+//! file), `lives` and `fork` (what a forked child may touch), `thread` (signal
+//! masks), `schedule` (the C calendar) and `report` (standard error).
+
+pub mod log;
 mod sync;
 
 #[cfg(feature = "python")]

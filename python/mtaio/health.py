@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import _rust
 from ._checks import Check, CheckFunction, flag
@@ -13,10 +13,7 @@ from ._states import Kind, Result, Status, refuse_circle
 from ._verdict import Fault, Verdict
 from .events import EventEmitter
 from .exceptions import HealthError
-from .monitoring import ResourceMonitor
-
-if TYPE_CHECKING:
-    from .monitoring import ProbeServer
+from .monitoring import ProbeServer, ResourceMonitor
 
 __all__ = ("HealthMonitor", "Kind", "Result", "Status")
 
@@ -54,7 +51,7 @@ class HealthMonitor:
         monitor: ResourceMonitor | None = None,
         emitter: EventEmitter | None = None,
         *,
-        probes: "ProbeServer | None" = None,
+        probes: ProbeServer | None = None,
         cpu_threshold: float = 80.0,
         memory_threshold: float = 90.0,
         clock: Callable[[], float] | None = None,

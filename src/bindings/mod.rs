@@ -9,6 +9,8 @@ pub(crate) mod errors;
 pub(crate) mod metrics;
 pub(crate) mod probe;
 pub(crate) mod watchdog;
+pub(crate) mod log;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -20,5 +22,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     metrics::register(m)?;
     probe::register(m)?;
     watchdog::register(m)?;
+    log::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

@@ -19,6 +19,10 @@ pub mod probe;
 //! masks), `schedule` (the C calendar) and `report` (standard error).
 
 pub mod log;
+//! `unsafe` is in these alone: `bindings/clock.rs` (reading the clock),
+//! `bindings/cache/key.rs` (type checks of a key).
+
+pub mod cache;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -27,6 +27,8 @@ OWNER = {
     "_log_handler": "logging",
     "_log_options": "logging",
     "_log_progress": "logging",
+    "_single_flight": "cache",
+    "_snapshot": "cache",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",

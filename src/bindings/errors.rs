@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::probe::{BindError, FamilyError};
 
+pyo3::import_exception!(mtaio.exceptions, CacheKeyError);
 pyo3::import_exception!(mtaio.exceptions, HandlerError);
 pyo3::import_exception!(mtaio.exceptions, ProbeError);
 

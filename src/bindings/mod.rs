@@ -4,6 +4,7 @@
 //! that decides policy is core code misplaced.
 
 pub(crate) mod args;
+mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod metrics;
@@ -24,5 +25,6 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     watchdog::register(m)?;
     log::register(m)?;
     worker::register(m)?;
+    cache::register(m)?;
     Ok(())
 }

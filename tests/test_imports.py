@@ -46,6 +46,10 @@ OWNER = {
     "_timeouts": "resources",
     "_top": "__main__",
     "_watchdog": "monitoring",
+    "_concurrency": "resources",
+    "_rate": "resources",
+    "_timeouts": "resources",
+    "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -14,6 +14,9 @@ use crate::probe::{BindError, FamilyError};
 pyo3::import_exception!(mtaio.exceptions, CacheKeyError);
 pyo3::import_exception!(mtaio.exceptions, HandlerError);
 pyo3::import_exception!(mtaio.exceptions, ProbeError);
+pyo3::import_exception!(mtaio.exceptions, RateLimitError);
+pyo3::import_exception!(mtaio.exceptions, ResourceError);
+pyo3::import_exception!(mtaio.exceptions, ResourceLimitError);
 
 impl From<FamilyError> for PyErr {
     fn from(error: FamilyError) -> Self {

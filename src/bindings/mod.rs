@@ -3,6 +3,7 @@
 //! One file per core type. A binding converts, delegates and maps errors; one
 //! that decides policy is core code misplaced.
 
+pub(crate) mod alarm;
 pub(crate) mod args;
 mod cache;
 pub(crate) mod clock;
@@ -12,6 +13,11 @@ pub(crate) mod probe;
 pub(crate) mod watchdog;
 pub(crate) mod log;
 pub(crate) mod worker;
+pub(crate) mod bucket;
+pub(crate) mod clock;
+pub(crate) mod errors;
+pub(crate) mod permits;
+pub(crate) mod ready;
 
 use pyo3::prelude::*;
 
@@ -26,5 +32,9 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     log::register(m)?;
     worker::register(m)?;
     cache::register(m)?;
+    ready::register(m)?;
+    alarm::register(m)?;
+    bucket::register(m)?;
+    permits::register(m)?;
     Ok(())
 }

@@ -7,10 +7,19 @@
 //!
 //! `unsafe` is denied but in `bindings::clock` (reading it) and
 //! `bindings::alarm` (timer descriptors).
+//! `unsafe` is denied but in: `bindings::clock` and `bindings::alarm` (reading
+//! the clock, timer descriptors), `bindings::cache::key` (type checks of a
+//! key), `metrics::system` (getrusage, statvfs), `probe::dump` and
+//! `probe::thread` (signals, sockets and a mutex over a fork), and in `log`
+//! `mapping`, `ring`, `storage`, `lives`, `fork`, `thread`, `schedule` and
+//! `report` (shared memory, files, forks, signal masks, the C calendar).
 
 pub mod bucket;
+pub mod cache;
 pub mod limiter;
 pub mod line;
+pub mod log;
+pub mod metrics;
 pub mod permits;
 //! `unsafe` is in these alone: `bindings/clock.rs` (reading the clock),
 //! `bindings/cache/key.rs` (type checks of a key).

@@ -2,6 +2,21 @@
 
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self, final
+import os
+from collections.abc import Callable
+from typing import Any, final
+from collections.abc import Iterable, Mapping
+from typing import final
+from asyncio import Future
+from collections.abc import Callable
+from logging import LogRecord
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Self, final
+
+from typing_extensions import disjoint_base
+
+from .exceptions import HandlerError
+
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import GenericAlias
 from typing import Any, Generic, Self, TypeVar, overload

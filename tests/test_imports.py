@@ -18,6 +18,20 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_crew": "core",
+    "_executor": "core",
+    "_queues": "core",
+    "_stream": "core",
+    "_asgi": "app",
+    "_lifecycle": "app",
+    "_notify": "app",
+    "_tasks": "app",
+    "_checks": "health",
+    "_states": "health",
+    "_components": "app",
+    "_errors": "app",
+    "_inflight": "app",
+    "_signals": "app",
     "_timeouts": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

@@ -18,6 +18,15 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_single_flight": "cache",
+    "_snapshot": "cache",
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
+    "_alerts": "monitoring",
+    "_loop_lag": "monitoring",
+    "_stats": "monitoring",
+    "_thresholds": "monitoring",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",
@@ -32,7 +41,10 @@ OWNER = {
     "_errors": "app",
     "_inflight": "app",
     "_signals": "app",
+    "_concurrency": "resources",
+    "_rate": "resources",
     "_timeouts": "resources",
+    "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -9,8 +9,10 @@
 //! `bindings::alarm` (timer descriptors).
 
 pub mod bucket;
+pub mod keyed;
 pub mod limiter;
 pub mod line;
+mod lines;
 pub mod permits;
 mod sync;
 

@@ -10,11 +10,12 @@ from ._concurrency import (
     ConcurrencyLimiterStats,
     ResourceLimiter,
 )
-from ._rate import RateLimiter, RateLimiterStats
+from ._rate import KeyedRateLimiter, RateLimiter, RateLimiterStats
 
 __all__ = (
     "ConcurrencyLimiter",
     "ConcurrencyLimiterStats",
+    "KeyedRateLimiter",
     "RateLimiter",
     "RateLimiterStats",
     "ResourceLimiter",

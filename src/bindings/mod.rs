@@ -8,6 +8,7 @@ pub(crate) mod args;
 pub(crate) mod bucket;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod keyed;
 pub(crate) mod permits;
 pub(crate) mod ready;
 
@@ -21,6 +22,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     ready::register(m)?;
     alarm::register(m)?;
     bucket::register(m)?;
+    keyed::register(m)?;
     permits::register(m)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod keyed;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod permits;
@@ -27,6 +28,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     alarm::register(m)?;
     bucket::register(m)?;
     cache::register(m)?;
+    keyed::register(m)?;
     log::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;

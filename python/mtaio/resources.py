@@ -2,7 +2,8 @@
 
 `RateLimiter` and `KeyedRateLimiter` bound a rate, `ConcurrencyLimiter` a number
 at once, `ResourceLimiter` both. Every limiter may be shared by all threads and
-event loops of the process.
+event loops of the process. `TimeoutManager`, `TimeoutContext` and `TimeoutGroup`
+bound the time.
 """
 
 from ._concurrency import (
@@ -11,6 +12,7 @@ from ._concurrency import (
     ResourceLimiter,
 )
 from ._rate import KeyedRateLimiter, RateLimiter, RateLimiterStats
+from ._timeouts import TimeoutContext, TimeoutGroup, TimeoutManager
 
 __all__ = (
     "ConcurrencyLimiter",
@@ -19,4 +21,7 @@ __all__ = (
     "RateLimiter",
     "RateLimiterStats",
     "ResourceLimiter",
+    "TimeoutContext",
+    "TimeoutGroup",
+    "TimeoutManager",
 )

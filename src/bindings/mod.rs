@@ -6,11 +6,17 @@
 pub(crate) mod alarm;
 pub(crate) mod args;
 pub(crate) mod bucket;
+mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod keyed;
+pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod permits;
+pub(crate) mod probe;
 pub(crate) mod ready;
+pub(crate) mod watchdog;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -19,10 +25,16 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
-    ready::register(m)?;
     alarm::register(m)?;
     bucket::register(m)?;
     keyed::register(m)?;
+    cache::register(m)?;
+    log::register(m)?;
+    metrics::register(m)?;
     permits::register(m)?;
+    probe::register(m)?;
+    ready::register(m)?;
+    watchdog::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

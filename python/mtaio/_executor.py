@@ -1,0 +1,450 @@
+"""Many tasks over few workers."""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import os
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sized,
+)
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
+
+from . import _rust
+from ._crew import Crew
+from ._stream import ResultStream, Source
+from .exceptions import ExecutionError
+from .resources import TimeoutManager
+
+__all__ = ("TaskExecutor",)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Progress: TypeAlias = Callable[[int, int | None], object]
+
+_END: Any = object()
+
+_log = logging.getLogger("mtaio.core")
+
+
+class TaskExecutor:
+    """Runs many tasks, few at a time.
+
+    ::
+
+        executor = TaskExecutor(max_workers=4)
+        pages = await executor.map(fetch, urls)
+
+        async with executor:
+            async for page in executor.stream(fetch, endless_urls()):
+                ...
+
+    `map`, `gather` and `stream` each have at most `max_workers` workers of their
+    own, over one source that is read only as fast as they get on. So a task may
+    use the executor it runs in. Trivial items don't hold the loop: it turns
+    about every millisecond.
+
+    Each call is structured: when it returns, raises or is cancelled, none of its
+    tasks is left. The first failure cancels the others and is raised with its
+    own traceback; where several failed, an `ExceptionGroup` of them. A task that
+    ends by a `CancelledError` nobody asked for counts as failed, with an
+    `ExecutionError`.
+
+    Made anywhere, also outside a loop, and usable as it is, from any loop.
+    Entered, it belongs to that loop: leaving cancels what still runs there,
+    waits for its end, also of threads, and refuses more until entered again.
+
+    Args:
+        max_workers: Most tasks of one call, and most threads, at a time; >= 1.
+
+    Raises:
+        TypeError, ValueError: `max_workers` is not an int >= 1.
+    """
+
+    def __init__(self, max_workers: int = 32) -> None:
+        self._max_workers = _rust.whole("max_workers", max_workers)
+        self._crews: set[Crew] = set()
+        self._timeouts = TimeoutManager()
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_pid = 0
+        self._closed = False
+
+    @property
+    def max_workers(self) -> int:
+        """The most tasks of one call at a time."""
+        return self._max_workers
+
+    async def run(self, coro: Awaitable[T], *, timeout: float | None = None) -> T:
+        """Await one coroutine as a task of this executor.
+
+        Args:
+            coro: A coroutine or other awaitable; a refused coroutine is closed.
+            timeout: Seconds, finite and >= 0; None sets no limit.
+
+        Raises:
+            TimeoutError: The limit passed (`mtaio.exceptions`).
+            ExecutionError: The executor is closed, or was meanwhile.
+            TypeError, ValueError: `coro` can't be awaited, or `timeout` is no
+                such number.
+        """
+        with self._crew((coro,)) as crew:
+            return await crew.only(self._timeouts.run(coro, timeout=timeout))
+
+    async def gather(
+        self,
+        *awaitables: Awaitable[Any],
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[Any]:
+        """Await all, few at a time; return their results in order.
+
+        Coroutines that are not reached, or refused, are closed.
+
+        Args:
+            awaitables: Coroutines or other awaitables.
+            limit: Fewer workers than `max_workers` for this call.
+            return_exceptions: Failures stand in the list in place of results and
+                cancel nobody.
+            on_progress: Called with (done, total) after each.
+
+        Raises:
+            ExecutionError: The executor is closed, or was meanwhile.
+            TypeError, ValueError: `limit` is not an int >= 1.
+        """
+        remaining = iter(awaitables)
+        try:
+            return await self.map(
+                _itself,
+                remaining if on_progress is None else awaitables,
+                limit=limit,
+                return_exceptions=return_exceptions,
+                on_progress=on_progress,
+            )
+        finally:
+            _discard(remaining)
+
+    async def map(
+        self,
+        func: Callable[..., Any],
+        *sources: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[Any]:
+        """Call `func` with every item, few at a time; return results in order.
+
+        Args:
+            func: Async, or sync: then each call runs in a thread.
+            sources: Iterables, sync or async, read together as by `zip`, one
+                item for each of `func`'s arguments.
+            limit: Fewer workers than `max_workers` for this call.
+            return_exceptions: Failures stand in the list in place of results and
+                cancel nobody.
+            on_progress: Called with (done, total) after each item; total is
+                None where a source has no length.
+
+        Raises:
+            ExecutionError: The executor is closed, or was meanwhile.
+            TypeError, ValueError: An argument is not of that kind.
+        """
+        workers = self._workers(limit, sources)
+        work = self._prepared(func, sources, return_exceptions, on_progress)
+        source = _zipped(sources)
+        results: list[Any] = []
+        with self._crew() as crew:
+            if isinstance(source, AsyncIterator):
+                stream = ResultStream(
+                    crew, source, work, window=float("inf"), ordered=True
+                )
+                async for result in stream.results(workers):
+                    results.append(result)  # noqa: PERF401  # async, into `results`
+            else:
+                for _ in range(workers):
+                    crew.start(_fill(crew, source, work, results))
+                await crew.join()
+        return results
+
+    def stream(
+        self,
+        func: Callable[..., Any],
+        *sources: Iterable[Any] | AsyncIterable[Any],
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Call `func` with every item; yield each result as it comes.
+
+        The sources may be endless: at most twice as many items as there are
+        workers are taken and not yet yielded. Leave the loop early inside
+        `contextlib.aclosing(...)`, or the `async with` of the executor, for the
+        tasks to be gone on the spot.
+
+        Args:
+            func: As for `map`, as are the others.
+            sources: Sync or async.
+            ordered: Yield in the order of the sources, else as they come.
+            limit: Fewer workers than `max_workers` for this call.
+            return_exceptions: Yield failures in place of results.
+            on_progress: Called with (done, total) after each item.
+
+        Raises:
+            ExecutionError: The executor is closed, or was meanwhile.
+            TypeError, ValueError: An argument is not of that kind.
+        """
+        workers = self._workers(limit, sources)
+        work = self._prepared(func, sources, return_exceptions, on_progress)
+        return self._streamed(work, _zipped(sources), workers, ordered=ordered)
+
+    async def _streamed(
+        self, work: Callable[..., Any], source: Source, workers: int, *, ordered: bool
+    ) -> AsyncGenerator[Any, None]:
+        with self._crew() as crew:
+            stream = ResultStream(
+                crew, source, work, window=2 * workers, ordered=ordered
+            )
+            async with aclosing(stream.results(workers)) as results:
+                async for result in results:
+                    yield result
+
+    async def run_in_thread(
+        self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call `func` in one of this executor's threads; wait for its answer.
+
+        It sees the caller's context variables. A thread can't be stopped: a
+        cancelled caller leaves at once, the call goes on unless it was still
+        queued, and what it raises then is logged. Leaving the executor waits
+        for it.
+
+        Raises:
+            ExecutionError: The executor is closed, or was meanwhile.
+        """
+        with self._crew() as crew:
+            return await crew.only(self._in_thread(func, *args, **kwargs))
+
+    async def _in_thread(
+        self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        context = contextvars.copy_context()
+
+        def call() -> T:
+            try:
+                return context.run(func, *args, **kwargs)
+            except StopIteration as error:
+                # No future can hold one; on 3.11 its waiter would hang.
+                raise RuntimeError("the call raised StopIteration") from error
+
+        answer = self._pool().submit(call)
+        try:
+            return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(_log_abandoned)
+            raise
+
+    def _pool(self) -> ThreadPoolExecutor:
+        # A forked child has the pool but none of its threads.
+        if self._threads is None or self._threads_pid != os.getpid():
+            self._threads_pid = os.getpid()
+            self._threads = ThreadPoolExecutor(self._max_workers, "mtaio-executor")
+        return self._threads
+
+    def _workers(self, limit: int | None, sources: tuple[Any, ...]) -> int:
+        if not sources:
+            raise TypeError("sources must be one iterable or more, got none")
+        most = self._max_workers
+        if limit is not None:
+            most = min(most, _rust.whole("limit", limit))
+        total = _total(sources)
+        return most if total is None else min(most, total)
+
+    def _prepared(
+        self,
+        func: Callable[..., Any],
+        sources: tuple[Any, ...],
+        return_exceptions: bool,
+        on_progress: Progress | None,
+    ) -> Callable[..., Awaitable[Any]]:
+        if not callable(func):
+            raise TypeError(f"func must be callable, got {func!r:.80}")
+        if on_progress is not None and not callable(on_progress):
+            raise TypeError(f"on_progress must be callable, got {on_progress!r:.80}")
+        work = func if _is_async(func) else _threaded(self._in_thread, func)
+        if return_exceptions:
+            work = _forgiving(work)
+        if on_progress is not None:
+            work = _counted(work, on_progress, _total(sources))
+        return work
+
+    @contextmanager
+    def _crew(self, owned: Iterable[object] = ()) -> Iterator[Crew]:
+        """One call's tasks, which closing the executor stops."""
+        if self._closed:
+            _discard(owned)
+            raise ExecutionError("the executor is closed")
+        crew = Crew()
+        self._crews.add(crew)
+        try:
+            yield crew
+        finally:
+            self._crews.discard(crew)
+
+    async def __aenter__(self) -> Self:
+        self._closed = False
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what runs in this loop, wait for its end, refuse more.
+
+        Callers still waiting get an `ExecutionError`. Also waits for threads.
+        """
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        for crew in [c for c in self._crews if c.loop is loop]:
+            crew.fail(ExecutionError("the executor was closed while this ran"))
+            await crew.ended()
+        threads, self._threads = self._threads, None
+        if threads is not None and self._threads_pid == os.getpid():
+            threads.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(threads.shutdown)
+
+
+def _log_abandoned(answer: Future[Any]) -> None:
+    """Nobody waits for this thread's answer any more; its error isn't lost."""
+    if not answer.cancelled() and (error := answer.exception()) is not None:
+        _log.error("an abandoned call in a thread failed", exc_info=error)
+
+
+async def _fill(
+    crew: Crew,
+    source: Iterator[tuple[Any, ...]],
+    work: Callable[..., Awaitable[Any]],
+    results: list[Any],
+) -> None:
+    """Take items until there are none; each result goes to its item's place."""
+    me, clock = object(), time.monotonic
+    with crew:
+        if clock() > crew.deadline:
+            await crew.pause()
+        for arguments in source:
+            place = len(results)
+            results.append(None)
+            crew.current = me
+            results[place] = await work(*arguments)
+            if crew.current is me:
+                if clock() > crew.deadline:
+                    await crew.pause()
+            elif crew.stopping:
+                return
+
+
+async def _itself(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _threaded(
+    in_thread: Callable[..., Awaitable[Any]], func: Callable[..., Any]
+) -> Callable[..., Awaitable[Any]]:
+    """`func` in a thread; what it returns is awaited if it can be."""
+
+    async def work(*arguments: Any) -> Any:
+        answer = await in_thread(func, *arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return work
+
+
+def _forgiving(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`work` that returns what it raises."""
+
+    async def forgiven(*arguments: Any) -> Any:
+        try:
+            return await work(*arguments)
+        except Exception as error:  # noqa: BLE001  # it is the result
+            return error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return error
+
+    return forgiven
+
+
+def _counted(
+    work: Callable[..., Awaitable[Any]], on_progress: Progress, total: int | None
+) -> Callable[..., Awaitable[Any]]:
+    """`work` that reports each item done."""
+    done = 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal done
+        result = await work(*arguments)
+        done += 1
+        on_progress(done, total)
+        return result
+
+    return counted
+
+
+def _total(sources: Iterable[object]) -> int | None:
+    """How many items there will be, where every source tells its length."""
+    lengths = [len(s) if isinstance(s, Sized) else None for s in sources]
+    known = [length for length in lengths if length is not None]
+    return min(known) if len(known) == len(lengths) else None
+
+
+def _zipped(sources: tuple[Any, ...]) -> Source:
+    for source in sources:
+        if not isinstance(source, Iterable | AsyncIterable):
+            raise TypeError(f"sources must be iterables, got {source!r:.80}")
+    if any(isinstance(source, AsyncIterable) for source in sources):
+        return _zipped_async(sources)
+    return zip(*sources, strict=False)
+
+
+async def _zipped_async(sources: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
+    """Like `zip`, over sync and async iterables."""
+    readers = [aiter(s) if isinstance(s, AsyncIterable) else iter(s) for s in sources]
+    while True:
+        items = []
+        for reader in readers:
+            if isinstance(reader, AsyncIterator):
+                item = await anext(reader, _END)
+            else:
+                item = next(reader, _END)
+            if item is _END:
+                return
+            items.append(item)
+        yield tuple(items)
+
+
+def _is_async(func: object) -> bool:
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(func, "__call__", None)  # noqa: B004  # its async __call__
+    )
+
+
+def _discard(awaitables: Iterable[object]) -> None:
+    """End what was given to us and will never be awaited."""
+    for awaitable in awaitables:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()
+        elif isinstance(awaitable, asyncio.Future):
+            awaitable.cancel()

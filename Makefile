@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# The wheel that is tested lies beside the interpreter it was built for.
+WHEELS := $(VENV)/dist
 # PyO3's build script asks this interpreter for the ABI to build against.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
@@ -32,6 +34,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest mtaio --allowlist tests/typing/stubtest.txt
+	$(BIN)/zizmor --quiet --offline --pedantic .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 check: lint test
 
@@ -54,16 +59,19 @@ clean:
 	cargo clean
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# A venv whose pip does not run (ensurepip missing, Python upgraded) is made anew.
+$(VENV)/.ready: pyproject.toml .ci/extras.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 ...")'
+	@command -v cargo >/dev/null || { echo "cargo is needed, with Rust >= 1.95: see https://rustup.rs" >&2; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python .ci/extras.py dev | xargs $(BIN)/python -m pip install --quiet
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
-	rm -rf dist && $(BIN)/maturin build --release --quiet --out dist --interpreter $(BIN)/python
-	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/mtaio-*.whl
+	rm -rf $(WHEELS)
+	$(BIN)/maturin build --release --locked --quiet --out $(WHEELS) --interpreter $(BIN)/python
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed benches/requirements.txt

@@ -18,11 +18,26 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_single_flight": "cache",
+    "_snapshot": "cache",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",
     "_stream": "core",
+    "_asgi": "app",
+    "_lifecycle": "app",
+    "_notify": "app",
+    "_tasks": "app",
+    "_checks": "health",
+    "_states": "health",
+    "_components": "app",
+    "_errors": "app",
+    "_inflight": "app",
+    "_signals": "app",
+    "_concurrency": "resources",
+    "_rate": "resources",
     "_timeouts": "resources",
+    "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -1,5 +1,26 @@
-"""Limits and timeouts."""
+"""Limits: how often, how many at once, how long.
 
+`RateLimiter` and `KeyedRateLimiter` bound a rate, `ConcurrencyLimiter` a number
+at once, `ResourceLimiter` both. Every limiter may be shared by all threads and
+event loops of the process. `TimeoutManager`, `TimeoutContext` and `TimeoutGroup`
+bound the time.
+"""
+
+from ._concurrency import (
+    ConcurrencyLimiter,
+    ConcurrencyLimiterStats,
+    ResourceLimiter,
+)
+from ._rate import RateLimiter, RateLimiterStats
 from ._timeouts import TimeoutContext, TimeoutGroup, TimeoutManager
 
-__all__ = ("TimeoutContext", "TimeoutGroup", "TimeoutManager")
+__all__ = (
+    "ConcurrencyLimiter",
+    "ConcurrencyLimiterStats",
+    "RateLimiter",
+    "RateLimiterStats",
+    "ResourceLimiter",
+    "TimeoutContext",
+    "TimeoutGroup",
+    "TimeoutManager",
+)

@@ -3,9 +3,14 @@
 //! One file per core type. A binding converts, delegates and maps errors; one
 //! that decides policy is core code misplaced.
 
+pub(crate) mod alarm;
 pub(crate) mod args;
+pub(crate) mod bucket;
+mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod permits;
+pub(crate) mod ready;
 
 use pyo3::prelude::*;
 
@@ -14,5 +19,10 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    ready::register(m)?;
+    alarm::register(m)?;
+    bucket::register(m)?;
+    permits::register(m)?;
+    cache::register(m)?;
     Ok(())
 }

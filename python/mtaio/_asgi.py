@@ -1,0 +1,151 @@
+"""An application around an ASGI app: its lifespan, and its requests counted."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ._lifecycle import Phase
+from .exceptions import ApplicationError, StartupError
+
+if TYPE_CHECKING:
+    from ._lifecycle import Lifecycle
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+# 1013 is "try again later" (RFC 6455 and its registry).
+_TRY_LATER = 1013
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Mounted:
+    """ASGI: `inner` with the application started around it.
+
+    The lifespan starts the application and then `inner`'s own lifespan, and
+    stops them the other way round. Every HTTP request and WebSocket counts as a
+    request under way; one that comes when none is taken is answered 503 (or
+    closed with 1013).
+
+    A server that hears SIGTERM stops listening at once. So the server's handler
+    is held back for the drain delay, in which readiness has failed already.
+    """
+
+    def __init__(self, inner: AsgiApp, application: "Lifecycle") -> None:
+        self._inner = inner
+        self._application = application
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif self._application.refusal() is not None:
+            await _refuse(scope, receive, send)
+        else:
+            async with self._application.request():
+                await self._inner(scope, receive, send)
+
+    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        inner = _InnerLifespan(self._inner, scope)
+        self._application.add(
+            "asgi lifespan", inner, depends_on=self._application.components
+        )
+        await receive()
+        try:
+            await self._application.start()
+        except (ApplicationError, ValueError) as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        with _held_back_signals(self._application):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await self._application.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _InnerLifespan:
+    """The lifespan of the mounted app, as a component; it may have none."""
+
+    def __init__(self, inner: AsgiApp, scope: Message) -> None:
+        self._inner = inner
+        self._scope = scope
+        self._to_inner: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_inner: asyncio.Queue[Message] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        answer = await self._ask("startup")
+        if answer == "lifespan.startup.failed":
+            raise StartupError("the mounted app's lifespan failed to start")
+
+    async def stop(self) -> None:
+        if self._task is not None and not self._task.done():
+            await self._ask("shutdown")
+
+    async def _run(self) -> None:
+        await self._inner(self._scope, self._to_inner.get, self._from_inner.put)
+
+    async def _ask(self, event: str) -> str | None:
+        """Send an event; the type of the answer, None from an app without lifespan."""
+        if self._task is None:
+            return None
+        self._to_inner.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(self._from_inner.get())
+        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return str(answer.result()["type"])
+        answer.cancel()
+        return None
+
+
+@contextmanager
+def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
+    """At the first stop signal drain, and let the server hear of it afterwards.
+
+    A second one goes straight to the server. Servers whose handlers Python
+    can't call (those of the loop) hear it at once; readiness still fails first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    servers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        server = servers[signal.Signals(number)]
+        if not callable(server):
+            return
+        if application.phase is Phase.READY and application.drain_delay > 0:
+            loop.call_soon_threadsafe(application.begin_drain)
+            loop.call_soon_threadsafe(
+                loop.call_later, application.drain_delay, server, number, None
+            )
+        else:
+            server(number, frame)
+
+    for number, server in servers.items():
+        if callable(server):
+            signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, server in servers.items():
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, server)
+
+
+async def _refuse(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": _TRY_LATER})
+        return
+    headers = [(b"connection", b"close"), (b"retry-after", b"1")]
+    headers.append((b"content-length", b"0"))
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

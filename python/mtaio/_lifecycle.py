@@ -1,0 +1,455 @@
+"""The one life of an application: start in order, serve, stop in order."""
+
+import asyncio
+import enum
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from . import _rust
+from ._components import Component, Components, Step, call, lifetime
+from ._errors import ErrorHandler
+from ._inflight import Inflight, Request
+from ._notify import Notifier
+from ._signals import handled
+from ._tasks import BackgroundTasks, Spec, Work
+from .exceptions import ApplicationError, ShutdownError, StartupError
+
+if TYPE_CHECKING:
+    from .health import HealthMonitor
+
+R = TypeVar("R", bound=Step)
+
+
+class Phase(enum.StrEnum):
+    """Where an application is in its one life; they follow in this order."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class ExitCode(enum.IntEnum):
+    """What `Application.run` returns, for `sys.exit`."""
+
+    CLEAN = 0
+    """Asked to stop, and everything stopped in time."""
+    START_FAILED = 1
+    """A component did not start; `run` raises `StartupError` instead."""
+    BAD_SETTINGS = 2
+    """For callers that read `Settings`; `run` itself never returns it."""
+    UNCLEAN = 3
+    """Work was abandoned or a component was cut off at its deadline."""
+    CRASHED = 4
+    """A component or a critical background task ended by an error."""
+
+
+class Lifecycle:
+    """What `mtaio.app.Application` is without its limits; see there."""
+
+    def __init__(
+        self,
+        *,
+        error_handler: ErrorHandler | None,
+        health: "HealthMonitor | None",
+        drain_delay: float,
+        grace_period: float,
+    ) -> None:
+        self.error_handler = ErrorHandler() if error_handler is None else error_handler
+        self.health = health
+        self._drain_delay = _rust.non_negative("drain_delay", drain_delay)
+        self._grace_period = _rust.positive("grace_period", grace_period)
+        if self._drain_delay >= self._grace_period:
+            raise ValueError(
+                f"drain_delay must be below grace_period ({grace_period:g} s), "
+                f"got {drain_delay:g} s"
+            )
+        self._components = Components()
+        self._tasks = BackgroundTasks(self._task_crashed, self._task_recovered)
+        self._inflight = Inflight()
+        self._notifier = Notifier()
+        self._reloads: list[Step] = []
+        self._phase = Phase.NEW
+        self._exit_code = ExitCode.CLEAN
+        self._stop_asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._drain_began = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Where the application is in its life."""
+        return self._phase
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way now."""
+        return len(self._inflight)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How the life ended; `CLEAN` until something went wrong."""
+        return self._exit_code
+
+    @property
+    def drain_delay(self) -> float:
+        """Seconds served on after readiness failed."""
+        return self._drain_delay
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components, in the order they were added."""
+        return tuple(component.name for component in self._components)
+
+    def add(
+        self,
+        name: str,
+        component: object = None,
+        *,
+        start: Step | None = None,
+        stop: Step | None = None,
+        drain: Step | None = None,
+        depends_on: Iterable[str] = (),
+        start_timeout: float = 30.0,
+        stop_timeout: float = 10.0,
+    ) -> None:
+        """Take in a component, before the start.
+
+        Args:
+            name: Unique, non-empty.
+            component: An async context manager, or an object with `start()` and
+                `stop()` (sync or async, one may be absent).
+            start: Called instead, together with `stop`.
+            stop: Called at the stop, once all that depend on it have stopped.
+            drain: Called before requests under way are awaited: take no new work.
+                By default the component's method `drain`, if it has one.
+            depends_on: Names of components that run while this one does. Those
+                that don't depend on each other start at the same time.
+            start_timeout: Seconds until the start has failed.
+            stop_timeout: Seconds until it is cut off.
+
+        Raises:
+            ApplicationError: The application was started already.
+            ValueError: The name is taken, or a figure out of range.
+            TypeError: There is nothing to start or stop.
+        """
+        if self._phase is not Phase.NEW:
+            raise ApplicationError(f"{name} added to an application that was started")
+        self._components.add(
+            Component(
+                name,
+                lifetime(component, start, stop),
+                drain=drain or getattr(component, "drain", None),
+                depends_on=depends_on,
+                start_timeout=start_timeout,
+                stop_timeout=stop_timeout,
+            )
+        )
+
+    def spawn(
+        self,
+        name: str,
+        work: Work,
+        *,
+        critical: bool = True,
+        restart: bool = False,
+        backoff: float = 1.0,
+        max_backoff: float = 60.0,
+    ) -> None:
+        """Own a background task: start it with the application, or now if started.
+
+        It is cancelled at the stop, after the requests under way and before the
+        components. One that returns is done. One that raises is told to the
+        error handler, and the health is unhealthy, or degraded if it isn't
+        critical.
+
+        Args:
+            name: Unique, non-empty.
+            work: Called for the awaitable that is the task.
+            critical: Whether the service can't do without it.
+            restart: Start it again after a crash; health recovers once it has
+                run for `max_backoff` seconds.
+            backoff: Seconds before the first restart; doubled for each in a row.
+            max_backoff: Seconds before a restart at most.
+
+        Raises:
+            ValueError: The name is taken, or a figure out of range.
+        """
+        self._tasks.add(Spec(name, work, critical, restart, backoff, max_backoff))
+
+    def on_reload(self, callback: R) -> R:
+        """Call `callback`, sync or async, at every reload; for use as a decorator."""
+        if not callable(callback):
+            raise TypeError(f"callback must be a function, got {callback!r}")
+        self._reloads.append(callback)
+        return callback
+
+    async def start(self) -> None:
+        """Start every component, then the background tasks, and be ready.
+
+        Raises:
+            StartupError: A component failed; those started before it were stopped.
+            ApplicationError: It was started before: an application lives once.
+            ValueError: A dependency is unknown, or they form a circle.
+        """
+        if self._phase is not Phase.NEW:
+            raise ApplicationError(f"start of an application that is {self._phase}")
+        self._loop = asyncio.get_running_loop()
+        self._enter(Phase.STARTING)
+        try:
+            await self._components.start()
+        except BaseException as error:
+            if isinstance(error, StartupError):
+                self._exit_code = ExitCode.START_FAILED
+            await self._stop_components(self._loop.time() + self._grace_period)
+            self._enter(Phase.STOPPED)
+            raise
+        for component in self._components:
+            component.on_end(self._component_ended)
+        self._tasks.start()
+        if self._notifier.watchdog_seconds:
+            self.spawn("systemd watchdog", self._feed_watchdog)
+        self._enter(Phase.READY)
+        self._notify("READY=1")
+
+    async def run(self) -> ExitCode:
+        """Start unless started, serve until asked to stop, stop.
+
+        Asked by SIGTERM, SIGINT or `request_stop()`, also during the start. A
+        second signal skips what is still waited for. SIGHUP reloads. Outside the
+        main thread signals are not seen.
+
+        Returns:
+            How it ended, for `sys.exit`.
+
+        Raises:
+            StartupError: A component failed to start.
+        """
+        self._loop = asyncio.get_running_loop()
+        with handled(self._signal_handlers()):
+            try:
+                if await self._start_unless_asked_to_stop():
+                    await self._stop_asked.wait()
+            finally:
+                await self.stop()
+        return self._exit_code
+
+    def request_stop(self) -> None:
+        """Ask `run` to stop; asked again, to skip what it waits for. Never waits.
+
+        From any thread, and from a signal handler.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ask_stop)
+
+    def begin_drain(self) -> None:
+        """Fail readiness and serve on; the stop counts its times from here.
+
+        `stop()` does this first. Does nothing unless the application is ready.
+        """
+        if self._phase is Phase.READY:
+            self._drain_began = asyncio.get_running_loop().time()
+            self._enter(Phase.DRAINING)
+            self._notify("STOPPING=1")
+
+    async def stop(self) -> None:
+        """Stop: drain, await what is under way, stop the components in reverse.
+
+        Callers at the same time wait for the one stop; cancelling one doesn't
+        cut it short. What went wrong goes to the error handler and into
+        `exit_code`. Does nothing unless started.
+        """
+        if self._phase in (Phase.NEW, Phase.STOPPED):
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="mtaio:stop")
+        await asyncio.shield(self._stopping)
+
+    async def reload(self) -> None:
+        """Call what `on_reload` registered; one that raises is told, the rest go on."""
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        for callback in self._reloads:
+            try:
+                await call(callback)
+            except Exception as error:  # noqa: BLE001 - told; the others go on
+                self.error_handler.report(error, {"reload": repr(callback)})
+        self._notify("READY=1")
+
+    def request(self) -> Request:
+        """`async with app.request():` counts work in, so that a stop awaits it.
+
+        Entering raises `ApplicationError` when the application is not started,
+        or refuses new work because its stop has begun.
+        """
+        return Request(self._inflight, self.refusal)
+
+    def refusal(self) -> str | None:
+        """Why a new request can't be taken now; None when it can."""
+        if self._phase in (Phase.READY, Phase.DRAINING):
+            return None
+        return f"no request is taken by an application that is {self._phase}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        if self.health is not None:
+            ready = phase is Phase.READY
+            self.health.set_ready(ready, "" if ready else f"the application is {phase}")
+
+    def _notify(self, *states: str) -> None:
+        if error := self._notifier.send(*states):
+            self.error_handler.report(error, {"notify": states})
+
+    async def _feed_watchdog(self) -> None:
+        """Show systemd a sign of life while the loop turns and health is live."""
+        seconds = self._notifier.watchdog_seconds or 0.0
+        while True:
+            if self.health is None or self.health.live:
+                self._notify("WATCHDOG=1")
+            await asyncio.sleep(seconds / 2)
+
+    def _component_ended(self, component: Component) -> None:
+        self._exit_code = ExitCode.CRASHED
+        error = component.failure or ApplicationError(f"{component.name} ended early")
+        self.error_handler.report(error, {"component": component.name})
+        self._ask_stop()
+
+    def _task_crashed(self, spec: Spec, error: Exception) -> None:
+        self.error_handler.report(error, {"task": spec.name})
+        if spec.critical and not spec.restart:
+            self._exit_code = ExitCode.CRASHED
+        if self.health is not None:
+            reason = f"{type(error).__name__}: {error}"
+            self.health.set_fault(f"task {spec.name}", reason, critical=spec.critical)
+
+    def _task_recovered(self, spec: Spec) -> None:
+        if self.health is not None:
+            self.health.clear_fault(f"task {spec.name}")
+
+    async def _start_unless_asked_to_stop(self) -> bool:
+        if self._phase is not Phase.NEW:
+            return True
+        starting = asyncio.create_task(self.start(), name="mtaio:start")
+        asked = asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        if starting.cancelled():
+            return False
+        starting.result()
+        return True
+
+    def _signal_handlers(self) -> dict[signal.Signals, Callable[[], None]]:
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self._on_stop_signal,
+            signal.SIGINT: self._on_stop_signal,
+        }
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = self._on_reload_signal
+        return handlers
+
+    def _on_stop_signal(self) -> None:
+        # Readiness is told from inside the handler: the loop may be stuck.
+        if self.health is not None:
+            self.health.set_ready(False, "a stop was asked for by a signal")
+        self.request_stop()
+
+    def _on_reload_signal(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
+    def _begin_reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self.reload(), name="mtaio:reload")
+
+    def _ask_stop(self) -> None:
+        if self._stop_asked.is_set():
+            self._hurry.set()
+        self._stop_asked.set()
+
+    async def _stop(self) -> None:
+        self.begin_drain()
+        deadline = self._drain_began + self._grace_period
+        await self._unless_hurried(
+            asyncio.sleep(self._left(self._drain_began + self._drain_delay))
+        )
+        self._enter(Phase.STOPPING)
+        await self._drain_components()
+        await self._await_requests(deadline)
+        await self._stop_tasks(deadline)
+        await self._stop_components(deadline)
+        self.error_handler.flush()
+        self._enter(Phase.STOPPED)
+
+    async def _drain_components(self) -> None:
+        for component in reversed(tuple(self._components)):
+            if component.drain is None:
+                continue
+            try:
+                async with asyncio.timeout(component.stop_timeout):
+                    await call(component.drain)
+            except Exception as error:  # noqa: BLE001 - told; the stop goes on
+                self._went_wrong(error)
+
+    async def _await_requests(self, deadline: float) -> None:
+        """Wait for requests; leave the components half of what time is left."""
+        left = self._left(deadline)
+        reserve = min(self._components.stop_seconds(), left / 2)
+        await self._unless_hurried(self._inflight.wait_idle(), left - reserve)
+        if abandoned := self._inflight.cancel():
+            text = f"{abandoned} requests were abandoned at the deadline"
+            self._went_wrong(ApplicationError(text))
+            await asyncio.sleep(0)  # one turn for them to end
+
+    async def _stop_tasks(self, deadline: float) -> None:
+        for name in await self._tasks.stop(self._left(deadline) / 2):
+            self._went_wrong(ShutdownError(f"task {name} did not end when cancelled"))
+
+    async def _stop_components(self, deadline: float) -> None:
+        for fault in await self._components.stop(deadline):
+            self._went_wrong(fault)
+
+    async def _unless_hurried(
+        self, wait: Awaitable[object], timeout: float | None = None
+    ) -> None:
+        waits = {
+            asyncio.ensure_future(wait),
+            asyncio.ensure_future(self._hurry.wait()),
+        }
+        try:
+            await asyncio.wait(
+                waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for each in waits:
+                each.cancel()
+
+    def _left(self, deadline: float) -> float:
+        return max(deadline - asyncio.get_running_loop().time(), 0.0)
+
+    def _went_wrong(self, error: Exception) -> None:
+        if self._exit_code is ExitCode.CLEAN:
+            self._exit_code = ExitCode.UNCLEAN
+        self.error_handler.report(error)

@@ -1,0 +1,33 @@
+"""Signals for a running loop."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Call the handler of each signal; put those from before back at the end.
+
+    Plain handlers, not the loop's: they run between two bytecodes of the main
+    thread, so a loop that is stuck in Python code or in a sleep still learns of
+    SIGTERM. A handler must therefore only do what is safe in the midst of
+    anything, and wake the loop by `call_soon_threadsafe`.
+
+    Only the main thread can have handlers; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        handlers[signal.Signals(number)]()
+
+    before = {number: signal.signal(number, on_signal) for number in handlers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,126 @@
+"""The application: limits around its requests, and a start and stop in order."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ._asgi import AsgiApp, Mounted
+from ._errors import ErrorHandler
+from ._lifecycle import ExitCode, Lifecycle, Phase
+
+if TYPE_CHECKING:
+    from .health import HealthMonitor
+    from .resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+
+__all__ = ("Application", "ErrorHandler", "ExitCode", "Phase")
+
+T = TypeVar("T")
+
+
+class Application(Lifecycle):
+    """Carries requests through the limits, and components through their life.
+
+    ::
+
+        async with Application(rate_limiter=limiter) as app:
+            result = await app.handle(work)
+
+    or `await app.run()`, which also waits for SIGTERM or SIGINT. The stop goes:
+    readiness fails; `drain_delay` seconds more are served, for balancers to
+    notice; the components' `drain` is called and new requests are refused; the
+    requests under way are awaited; background tasks are cancelled; components
+    stop in reverse order. All of it happens inside `grace_period` seconds.
+
+    Args:
+        rate_limiter: Paces the requests of `handle`.
+        concurrency_limiter: Bounds how many of them are worked on at a time.
+        timeout_manager: Bounds the time of each, waiting for the limits included.
+        error_handler: Is told of every error; a new `ErrorHandler` by default.
+        health: Is told the phase and of crashed tasks. Start it as a component
+            (`app.add("health", health)`) or around the application.
+        drain_delay: Seconds, 0 or more, below `grace_period`.
+        grace_period: Seconds, above 0, for the whole stop.
+
+    An application belongs to one event loop and lives once. Only
+    `request_stop` may be called from other threads and from signal handlers.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate_limiter: "RateLimiter | None" = None,
+        concurrency_limiter: "ConcurrencyLimiter | None" = None,
+        timeout_manager: "TimeoutManager | None" = None,
+        error_handler: ErrorHandler | None = None,
+        health: "HealthMonitor | None" = None,
+        drain_delay: float = 0.0,
+        grace_period: float = 30.0,
+    ) -> None:
+        super().__init__(
+            error_handler=error_handler,
+            health=health,
+            drain_delay=drain_delay,
+            grace_period=grace_period,
+        )
+        self.rate_limiter = rate_limiter
+        self.concurrency_limiter = concurrency_limiter
+        self.timeout_manager = timeout_manager
+
+    async def handle(
+        self,
+        work: Callable[[], Awaitable[T]],
+        *,
+        tokens: int = 1,
+        timeout: float | None = None,
+    ) -> T:
+        """Run `work()` through the limits, counted as a request under way.
+
+        The timeout spans the waits for tokens and for a place too. A request
+        that could not have its tokens in that time is refused at once.
+
+        Args:
+            work: Makes the awaitable; not called when the request is refused.
+            tokens: What it costs at the rate limiter.
+            timeout: Seconds; by default those of the timeout manager.
+
+        Raises:
+            RateLimitError: The tokens can't be had in time.
+            TimeoutError: It took longer than the timeout.
+            ApplicationError: The application does not take requests now.
+        """
+        if not callable(work):
+            raise TypeError(f"work must be an async function, got {work!r}")
+        async with self.request():
+            try:
+                return await self._within(timeout, self._limited(work, tokens, timeout))
+            except Exception as error:
+                await self.error_handler.handle_error(error)
+                raise
+
+    def asgi(self, inner: AsgiApp) -> Mounted:
+        """Mount an ASGI app: started, counted and stopped with this application.
+
+        For uvicorn, hypercorn and others: serve what this returns. The server's
+        lifespan starts and stops the application, requests count as under way,
+        and a stop signal drains first. Bound the server's own wait for open
+        connections (uvicorn: `timeout_graceful_shutdown`) below `grace_period`.
+        """
+        return Mounted(inner, self)
+
+    async def _limited(
+        self, work: Callable[[], Awaitable[T]], tokens: int, timeout: float | None
+    ) -> T:
+        if self.rate_limiter is not None:
+            if timeout is None and self.timeout_manager is not None:
+                timeout = self.timeout_manager.default_timeout
+            await self.rate_limiter.acquire(tokens, timeout=timeout)
+        if self.concurrency_limiter is None:
+            return await work()
+        async with self.concurrency_limiter:
+            return await work()
+
+    async def _within(self, timeout: float | None, work: Awaitable[T]) -> T:
+        if self.timeout_manager is not None:
+            return await self.timeout_manager.run(work, timeout=timeout)
+        async with asyncio.timeout(timeout):
+            return await work

@@ -1,0 +1,220 @@
+"""Settings from the environment: typed, in range, every fault reported at once."""
+
+import difflib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from . import _rust
+from .exceptions import SettingsError
+
+__all__ = ("PREFIX", "Settings", "Variable", "variables")
+
+PREFIX = "MTAIO_"
+
+T = TypeVar("T")
+Check = Callable[[str, object], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: what `doctor` and the documentation print."""
+
+    name: str
+    default: object
+    accepts: str
+    meaning: str
+
+
+def _whole(least: int) -> Check:
+    return lambda name, value: _rust.whole(name, value, least)
+
+
+def _percent(name: str, value: object) -> float:
+    given = _rust.positive(name, value)
+    if given > 100:
+        raise ValueError(f"{name} must be a percentage, > 0 and <= 100, got {value!r}")
+    return given
+
+
+def _port(name: str, value: object) -> int:
+    given = _rust.whole(name, value, 0)
+    if given > 65535:
+        raise ValueError(f"{name} must be a port, 0 to 65535, got {value!r}")
+    return given
+
+
+def _level(name: str, value: object) -> str:
+    given = _rust.text(name, value).upper()
+    known = logging.getLevelNamesMapping()
+    if given not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return given
+
+
+def _setting(
+    default: T, parse: Callable[[str], T], check: Check, accepts: str, meaning: str
+) -> T:
+    facts = {"parse": parse, "check": check, "accepts": accepts, "meaning": meaning}
+    declared: T = field(default=default, metadata=facts)
+    return declared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a deployment can set, with the deployment guide's defaults.
+
+    Each field is read from `MTAIO_` and its name in capitals. Frozen, so it can
+    be shared by threads and loops.
+
+    Raises:
+        ValueError: A value is out of range, or two of them contradict.
+        TypeError: A value is of the wrong type.
+    """
+
+    max_workers: int = _setting(
+        4, int, _whole(1), "int >= 1", "Workers of the task executor."
+    )
+    cache_ttl: float = _setting(
+        300.0, float, _rust.positive, "seconds > 0", "How long a cached value lives."
+    )
+    cache_size: int = _setting(
+        1000, int, _whole(1), "int >= 1", "Entries the cache holds at most."
+    )
+    log_level: str = _setting(
+        "INFO", str, _level, "level name", "Least level that is logged."
+    )
+    log_file: str = _setting(
+        "app.log", str, _rust.text, "path", "The log; its folder must exist."
+    )
+    log_max_bytes: int = _setting(
+        10_000_000, int, _whole(0), "int >= 0", "Log size that rotates; 0 is never."
+    )
+    log_backup_count: int = _setting(
+        5, int, _whole(0), "int >= 0", "Rotated logs that are kept."
+    )
+    rate_limit: float = _setting(
+        100.0, float, _rust.positive, "requests/s > 0", "Requests let in a second."
+    )
+    burst_limit: int = _setting(
+        200, int, _whole(1), "int >= 1", "Requests let in at once after a quiet time."
+    )
+    concurrency_limit: int = _setting(
+        50, int, _whole(1), "int >= 1", "Requests worked on at the same time."
+    )
+    default_timeout: float = _setting(
+        30.0, float, _rust.positive, "seconds > 0", "A request's time, waits included."
+    )
+    monitor_interval: float = _setting(
+        1.0, float, _rust.positive, "seconds > 0", "Time between two samples."
+    )
+    cpu_threshold: float = _setting(
+        80.0, float, _percent, "0 < percent <= 100", "CPU use that raises an alert."
+    )
+    memory_threshold: float = _setting(
+        90.0, float, _percent, "0 < percent <= 100", "Memory use that raises an alert."
+    )
+    probe_host: str = _setting(
+        "127.0.0.1", str, _rust.text, "address", "Address the probes answer on."
+    )
+    probe_port: int = _setting(
+        0, int, _port, "0 to 65535", "Port the probes answer on; 0 is any free one."
+    )
+    drain_delay: float = _setting(
+        0.0,
+        float,
+        _rust.non_negative,
+        "seconds >= 0",
+        "Time served on after readiness failed, for balancers to notice.",
+    )
+    grace_period: float = _setting(
+        30.0, float, _rust.positive, "seconds > 0", "Whole time a stop may take."
+    )
+    demo_seconds: float = _setting(
+        0.0, float, _rust.non_negative, "seconds >= 0", "Length of the demo; 0: no end."
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = each.metadata["check"](each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+        if fault := _contradiction(vars(self), str):
+            raise ValueError(fault)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read every setting from `environ`, by default the process's own.
+
+        A name that starts with `MTAIO_`, is none of ours and looks like one of
+        ours is a fault too: a typo must not pass for the default.
+
+        Raises:
+            SettingsError: Something is wrong; `faults` has one sentence for each.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for each in fields(cls):
+            try:
+                values[each.name] = _read(each, source)
+            except (TypeError, ValueError) as fault:
+                faults.append(str(fault))
+        faults += _typos(source)
+        if not faults and (conflict := _contradiction(values, _variable)):
+            faults.append(conflict)
+        if faults:
+            raise SettingsError(faults)
+        return cls(**values)
+
+
+def variables() -> tuple[Variable, ...]:
+    """Every variable `Settings.from_env` reads, in its order."""
+    return tuple(
+        Variable(
+            _variable(each.name),
+            each.default,
+            each.metadata["accepts"],
+            each.metadata["meaning"],
+        )
+        for each in fields(Settings)
+    )
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _read(setting: "Field[Any]", source: Mapping[str, str]) -> object:
+    name = _variable(setting.name)
+    text = source.get(name)
+    if text is None:
+        return setting.default
+    try:
+        value = setting.metadata["parse"](text.strip())
+    except ValueError:
+        value = text  # the check below refuses it, and says what is accepted
+    return setting.metadata["check"](name, value)
+
+
+def _contradiction(
+    values: Mapping[str, Any], spelled: Callable[[str], str]
+) -> str | None:
+    if values["drain_delay"] < values["grace_period"]:
+        return None
+    return (
+        f"{spelled('drain_delay')} must be below {spelled('grace_period')}, "
+        f"got {values['drain_delay']} and {values['grace_period']}"
+    )
+
+
+def _typos(source: Mapping[str, str]) -> list[str]:
+    known = [_variable(each.name) for each in fields(Settings)]
+    strange = sorted(n for n in source if n.startswith(PREFIX) and n not in known)
+    near = {n: difflib.get_close_matches(n, known, n=1, cutoff=0.85) for n in strange}
+    return [
+        f"{name} is unknown, did you mean {match[0]}?"
+        for name, match in near.items()
+        if match
+    ]

@@ -1,0 +1,228 @@
+"""Start and stop of real processes: signals, deadlines, order, exit codes."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mtaio.app import ExitCode
+
+CHILD = Path(__file__).with_name("lifecycle_child.py")
+LOOPS = ["asyncio", "uvloop"]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+class Child:
+    """The process, and the lines it has printed."""
+
+    def __init__(self, scenario, loop="asyncio"):
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", CHILD, scenario, loop],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line.strip())
+                self._news.notify_all()
+
+    def wait_for(self, start, seconds=30):
+        """The first line that begins so."""
+
+        def found():
+            return next((line for line in self.lines if line.startswith(start)), None)
+
+        with self._news:
+            assert self._news.wait_for(found, seconds), (start, self.lines)
+            return found()
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def end(self, seconds=30):
+        """The exit code; all lines are read when it is had."""
+        code = self.process.wait(seconds)
+        self._reader.join(seconds)
+        return code
+
+    def at(self, line):
+        return self.lines.index(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+class Client(threading.Thread):
+    """Asks on one connection until it is closed; keeps what was answered."""
+
+    def __init__(self, port, name):
+        super().__init__()
+        self.port, self.label = port, name
+        self.asked, self.answered, self.refused = [], [], []
+
+    def run(self):
+        with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
+            answers = connection.makefile("r")
+            for number in range(100_000):
+                line = f"{self.label}-{number}"
+                try:
+                    connection.sendall(f"{line}\n".encode())
+                    self.asked.append(line)
+                    answer = answers.readline().strip()
+                except OSError:
+                    return
+                if answer == "refused":
+                    self.refused.append(line)
+                    return
+                if not answer:
+                    return
+                assert answer == f"answer {line}"
+                self.answered.append(line)
+
+
+def load(child, clients):
+    port = int(child.wait_for("port").split()[1])
+    threads = [Client(port, f"client{n}") for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    child.wait_for("answered")
+    return threads
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_sigterm_under_load_loses_no_request_and_stops_in_order(loop):
+    with Child("under_load", loop) as child:
+        clients = load(child, 8)
+        child.wait_for("ready")
+
+        child.send(signal.SIGTERM)
+
+        code = child.end()
+        for client in clients:
+            client.join(30)
+    answered = [line.split()[1] for line in child.lines if line.startswith("answered")]
+    refused = [line.split()[1] for line in child.lines if line.startswith("refused")]
+    assert code == ExitCode.CLEAN
+    # Each request the service says it answered was answered, once, and no other.
+    assert sorted(answered) == sorted(line for c in clients for line in c.answered)
+    assert sorted(refused) == sorted(line for c in clients for line in c.refused)
+    assert all(len(c.asked) - len(c.answered) <= 1 for c in clients)
+    assert len(set(answered)) == len(answered) > len(clients)
+    # Readiness failed first, and requests were still answered after it.
+    failed = child.at("unready a stop was asked for by a signal")
+    assert any(line.startswith("answered") for line in child.lines[failed:])
+    assert (
+        failed
+        < child.at("unready the application is stopping")
+        < child.at("server stopped")
+        < child.at("db stops")
+        < child.at("exit CLEAN")
+    )
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_signal_skips_the_wait(loop):
+    with Child("slow_to_answer", loop) as child:
+        child.wait_for("ready")
+        begun = time.monotonic()
+
+        child.send(signal.SIGTERM)
+        child.wait_for("unready the application is draining")
+        child.send(signal.SIGINT)
+
+        assert child.end() == ExitCode.CLEAN
+        assert time.monotonic() - begun < 25
+    assert child.at("server stopped") < child.at("db stopped")
+
+
+def test_a_component_that_hangs_at_its_stop_is_cut_off_and_the_rest_stops():
+    with Child("hangs_at_stop") as child:
+        child.wait_for("hung started")
+        begun = time.monotonic()
+
+        child.send(signal.SIGTERM)
+
+        assert child.end() == ExitCode.UNCLEAN
+        assert time.monotonic() - begun < 15
+    assert child.at("hung stops") < child.at("db stopped") < child.at("exit UNCLEAN")
+    assert "hung stopped" not in child.lines
+
+
+def test_a_component_that_ignores_its_cancellation_does_not_keep_the_rest():
+    with Child("ignores_its_cancellation") as child:
+        child.wait_for("db started")
+        time.sleep(0.2)
+
+        child.send(signal.SIGTERM)
+
+        assert child.end() == ExitCode.UNCLEAN
+    assert child.at("stubborn stops") < child.at("db stopped")
+
+
+def test_a_failed_start_stops_what_ran_and_exits_with_its_code():
+    with Child("fails_at_start") as child:
+        assert child.end() == ExitCode.START_FAILED
+    assert child.lines == [
+        "db starts",
+        "db started",
+        "db stops",
+        "db stopped",
+        "failed: broken failed to start: OSError('no such host')",
+        "exit START_FAILED",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_stops_what_was_started(number):
+    with Child("slow_to_start") as child:
+        child.wait_for("slow starts")
+
+        child.send(number)
+
+        assert child.end() == ExitCode.CLEAN
+    assert child.lines[-3:] == ["db stops", "db stopped", "exit CLEAN"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_readiness_fails_while_the_loop_is_still_blocked(loop):
+    with Child("blocked", loop) as child:
+        child.wait_for("blocked")
+
+        child.send(signal.SIGTERM)
+
+        assert child.end() == ExitCode.CLEAN
+    assert child.at("unready a stop was asked for by a signal") < child.at("free")
+    assert child.at("free") < child.at("db stopped")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_sighup_reloads_and_the_service_goes_on(loop):
+    with Child("reloading", loop) as child:
+        child.wait_for("ready")
+
+        child.send(signal.SIGHUP)
+        child.wait_for("reloaded")
+        child.send(signal.SIGTERM)
+
+        assert child.end() == ExitCode.CLEAN

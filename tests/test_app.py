@@ -1,0 +1,455 @@
+"""Application: limits around requests; start and stop in order, within deadlines."""
+
+import asyncio
+import contextlib
+import math
+
+import pytest
+
+import virtual_time
+from mtaio.app import Application, ErrorHandler, ExitCode, Phase
+from mtaio.exceptions import ApplicationError, StartupError
+
+
+class Part:
+    """Writes down its start and stop; may be slow or fail at either."""
+
+    def __init__(self, journal, name, *, start=0.0, stop=0.0, fails=()):
+        self.journal, self.name, self.fails = journal, name, fails
+        self.seconds = {"start": start, "stop": stop}
+
+    async def start(self):
+        await self._do("start")
+
+    async def stop(self):
+        await self._do("stop")
+
+    async def _do(self, step):
+        await asyncio.sleep(self.seconds[step])
+        self.journal.append(f"{step} {self.name}")
+        if step in self.fails:
+            raise OSError(f"{self.name} can't {step}")
+
+
+def application(journal, *parts, **options):
+    app = Application(**options)
+    for part, *depends_on in parts:
+        app.add(part.name, part, depends_on=depends_on)
+    return app
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+def test_components_start_after_what_they_depend_on_and_stop_before():
+    journal = []
+
+    async def main():
+        app = application(
+            journal,
+            (Part(journal, "server"), "cache", "db"),
+            (Part(journal, "cache"), "db"),
+            (Part(journal, "db"),),
+        )
+        async with app:
+            assert app.phase is Phase.READY
+        assert app.phase is Phase.STOPPED
+        assert app.exit_code is ExitCode.CLEAN
+
+    virtual_time.run(main())
+
+    assert journal == [
+        *("start db", "start cache", "start server"),
+        *("stop server", "stop cache", "stop db"),
+    ]
+
+
+def test_independent_components_start_and_stop_at_the_same_time():
+    journal = []
+
+    async def main():
+        parts = [(Part(journal, name, start=5, stop=3),) for name in "abc"]
+        begun = now()
+        app = application(journal, *parts)
+        await app.start()
+        started = now() - begun
+        await app.stop()
+        return started, now() - begun
+
+    assert virtual_time.run(main()) == (5, 8)
+
+
+def test_a_failed_start_stops_what_ran_in_reverse_and_names_the_component():
+    journal = []
+
+    async def main():
+        app = application(
+            journal,
+            (Part(journal, "a"),),
+            (Part(journal, "b"), "a"),
+            (Part(journal, "c", fails=("start",)), "b"),
+            (Part(journal, "d"), "c"),
+        )
+        with pytest.raises(StartupError, match="c failed to start") as caught:
+            await app.start()
+        assert isinstance(caught.value.__cause__, OSError)
+        assert app.phase is Phase.STOPPED
+        assert app.exit_code is ExitCode.START_FAILED
+
+    virtual_time.run(main())
+
+    assert journal == ["start a", "start b", "start c", "stop b", "stop a"]
+
+
+def test_a_start_beyond_its_timeout_fails_and_is_cancelled():
+    async def main():
+        app = Application()
+        app.add("slow", start=lambda: asyncio.sleep(3600), start_timeout=2)
+        begun = now()
+        with pytest.raises(StartupError, match="slow did not start in 2 s"):
+            await app.start()
+        return now() - begun
+
+    assert virtual_time.run(main()) == 2
+
+
+def test_a_component_that_hangs_at_its_stop_does_not_keep_the_others():
+    journal = []
+
+    async def main():
+        app = application(
+            journal, (Part(journal, "a"),), (Part(journal, "b"),), grace_period=30
+        )
+        app.add("hung", stop=lambda: asyncio.sleep(3600), stop_timeout=4)
+        app.add("last", Part(journal, "last"), depends_on=["a"])
+        await app.start()
+        begun = now()
+        await app.stop()
+        assert app.exit_code is ExitCode.UNCLEAN
+        return now() - begun
+
+    assert virtual_time.run(main()) == 4
+    assert journal[-3:] != []
+    assert {"stop a", "stop b", "stop last"} <= set(journal)
+
+
+def test_a_component_that_ignores_cancellation_is_left_behind():
+    async def stubborn():
+        for _ in range(20):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    async def main():
+        app = Application(grace_period=10)
+        app.add("stubborn", stop=stubborn, stop_timeout=2)
+        await app.start()
+        begun = now()
+        await app.stop()
+        elapsed = now() - begun
+        await asyncio.sleep(60)
+        return elapsed, app.exit_code
+
+    elapsed, code = virtual_time.run(main())
+    assert elapsed <= 10
+    assert code is ExitCode.UNCLEAN
+
+
+def test_the_whole_stop_keeps_the_grace_period():
+    async def main():
+        app = Application(drain_delay=2, grace_period=10)
+        for name in "abc":
+            app.add(name, stop=lambda: asyncio.sleep(3600), stop_timeout=60)
+
+        async def endless():
+            async with app.request():
+                await asyncio.sleep(3600)
+
+        await app.start()
+        work = asyncio.create_task(endless())
+        await asyncio.sleep(0)
+        begun = now()
+        await app.stop()
+        assert work.cancelled()
+        return now() - begun
+
+    assert 10 <= virtual_time.run(main()) <= 11
+
+
+def test_requests_are_served_while_draining_awaited_and_refused_afterwards():
+    async def main():
+        app = Application(drain_delay=5, grace_period=60)
+        app.add("nothing", stop=lambda: None)
+        answered = []
+
+        async def request(seconds):
+            async with app.request():
+                await asyncio.sleep(seconds)
+                answered.append(seconds)
+
+        await app.start()
+        first = asyncio.create_task(request(20))
+        await asyncio.sleep(1)
+        stop = asyncio.create_task(app.stop())
+        await asyncio.sleep(4)
+        assert app.phase is Phase.DRAINING
+        await request(0.5)
+        await asyncio.sleep(2)
+        assert app.phase is Phase.STOPPING
+        with pytest.raises(ApplicationError, match="stopping"):
+            await request(1)
+        assert app.in_flight == 1
+        await stop
+        await first
+        assert app.exit_code is ExitCode.CLEAN
+        return answered
+
+    assert virtual_time.run(main()) == [0.5, 20]
+
+
+def test_drain_is_called_before_requests_are_awaited():
+    async def main():
+        app = Application()
+        journal = []
+        app.add(
+            "server",
+            drain=lambda: journal.append(f"drain at {app.in_flight}"),
+            stop=lambda: journal.append(f"stop at {app.in_flight}"),
+        )
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(1)
+
+        await app.start()
+        work = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        await app.stop()
+        await work
+        return journal
+
+    assert virtual_time.run(main()) == ["drain at 1", "stop at 0"]
+
+
+def test_run_serves_until_asked_and_a_second_ask_skips_the_wait():
+    async def main():
+        app = Application(drain_delay=20, grace_period=30)
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(100)
+        begun = now()
+        app.request_stop()
+        await asyncio.sleep(1)
+        app.request_stop()
+        code = await running
+        return code, now() - begun
+
+    code, seconds = virtual_time.run(main())
+    assert code is ExitCode.CLEAN
+    assert seconds == 1
+
+
+def test_asked_to_stop_during_the_start_it_stops_what_was_started():
+    journal = []
+
+    async def main():
+        app = application(
+            journal, (Part(journal, "a"),), (Part(journal, "b", start=3600), "a")
+        )
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(5)
+        app.request_stop()
+        return await running
+
+    assert virtual_time.run(main()) is ExitCode.CLEAN
+    assert journal == ["start a", "stop a"]
+
+
+@pytest.mark.parametrize("turns", range(25))
+def test_a_start_cancelled_at_any_instant_stops_all_that_started(turns):
+    journal = []
+
+    async def main():
+        app = application(
+            journal,
+            (Part(journal, "a"),),
+            (Part(journal, "b"), "a"),
+            (Part(journal, "c", start=1), "b"),
+        )
+        start = asyncio.create_task(app.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait({start})
+        assert app.phase in (Phase.NEW, Phase.STOPPED)
+
+    virtual_time.run(main())
+
+    started = [line.split()[1] for line in journal if line.startswith("start")]
+    stopped = [line.split()[1] for line in journal if line.startswith("stop")]
+    assert stopped == started[::-1]
+
+
+def test_a_component_that_ends_by_itself_stops_the_application():
+    @contextlib.asynccontextmanager
+    async def crashing():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(crash())
+            yield
+
+    async def crash():
+        await asyncio.sleep(3)
+        raise OSError("gone")
+
+    async def main():
+        app = Application()
+        app.add("crashing", crashing())
+        code = await app.run()
+        return code, app.error_handler.counts()
+
+    code, counts = virtual_time.run(main())
+    assert code is ExitCode.CRASHED
+    assert counts == {"ExceptionGroup": 1}
+
+
+def test_a_component_is_entered_and_left_by_one_task():
+    tasks = []
+
+    @contextlib.asynccontextmanager
+    async def scoped():
+        tasks.append(asyncio.current_task())
+        async with asyncio.timeout(3600):
+            yield
+        tasks.append(asyncio.current_task())
+
+    async def main():
+        app = Application()
+        app.add("scoped", scoped())
+        async with app:
+            pass
+
+    virtual_time.run(main())
+
+    assert tasks[0] is tasks[1]
+
+
+def test_an_application_lives_once():
+    async def main():
+        app = Application()
+        async with app:
+            with pytest.raises(ApplicationError, match="is ready"):
+                await app.start()
+            with pytest.raises(ApplicationError, match="was started"):
+                app.add("late", stop=lambda: None)
+        with pytest.raises(ApplicationError, match="is stopped"):
+            await app.start()
+        await app.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_stop_goes_on_when_its_caller_is_cancelled():
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a", stop=5),))
+        await app.start()
+        stop = asyncio.create_task(app.stop())
+        await asyncio.sleep(1)
+        stop.cancel()
+        await asyncio.gather(app.stop(), app.stop())
+        assert stop.cancelled()
+
+    virtual_time.run(main())
+
+    assert journal == ["start a", "stop a"]
+
+
+async def test_a_circle_or_an_unknown_dependency_is_refused():
+    app = Application()
+    app.add("a", stop=lambda: None, depends_on=["b"])
+    app.add("b", stop=lambda: None, depends_on=["a"])
+    with pytest.raises(ValueError, match="depends_on must not form a circle"):
+        await app.start()
+
+    app = Application()
+    app.add("a", stop=lambda: None, depends_on=["zebra"])
+    with pytest.raises(ValueError, match="depends_on of a must name components"):
+        await app.start()
+
+
+async def test_a_request_before_the_start_is_refused():
+    with pytest.raises(ApplicationError, match="is new"):
+        await Application().handle(lambda: asyncio.sleep(0))
+
+
+async def test_errors_of_the_work_are_told_and_raised():
+    async with Application() as app:
+        with pytest.raises(ZeroDivisionError):
+            await app.handle(_divide)
+
+        assert app.error_handler.counts() == {"ZeroDivisionError": 1}
+        assert app.in_flight == 0
+
+
+async def test_work_that_was_begun_already_is_refused():
+    async with Application() as app:
+        work = asyncio.sleep(0)
+        with pytest.raises(TypeError, match="work must be an async function"):
+            await app.handle(work)
+        await work
+
+
+BAD_FIGURES = [
+    (math.nan, ValueError),
+    (math.inf, ValueError),
+    (-1, ValueError),
+    (True, TypeError),
+    ("1", TypeError),
+    (None, TypeError),
+]
+
+
+@pytest.mark.parametrize("name", ["drain_delay", "grace_period"])
+@pytest.mark.parametrize(("value", "error"), BAD_FIGURES)
+def test_a_bad_figure_of_the_application_is_refused(name, value, error):
+    with pytest.raises(error, match=f"{name} must be a finite number"):
+        Application(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["start_timeout", "stop_timeout"])
+@pytest.mark.parametrize(("value", "error"), [*BAD_FIGURES, (0, ValueError)])
+def test_a_bad_figure_of_a_component_is_refused(name, value, error):
+    with pytest.raises(error, match=f"{name} must be a finite number > 0"):
+        Application().add("a", stop=lambda: None, **{name: value})
+
+
+def test_a_drain_as_long_as_the_grace_period_is_refused():
+    with pytest.raises(ValueError, match="drain_delay must be below grace_period"):
+        Application(drain_delay=30, grace_period=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "", "stop": print}, ValueError, "name must be non-empty text"),
+        ({"name": 5, "stop": print}, TypeError, "name must be non-empty text"),
+        ({"component": object()}, TypeError, "component must be an async context"),
+        ({"component": ErrorHandler(), "stop": print}, TypeError, "not both"),
+        ({"stop": print, "depends_on": "db"}, TypeError, "depends_on must be a list"),
+        ({"stop": print, "depends_on": [""]}, ValueError, "depends_on must be non-emp"),
+    ],
+)
+def test_a_component_that_can_not_be_run_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Application().add(**{"name": "a"} | arguments)
+
+
+def test_a_name_can_be_had_once():
+    app = Application()
+    app.add("a", stop=lambda: None)
+    with pytest.raises(ValueError, match="'a' is taken"):
+        app.add("a", stop=lambda: None)
+
+
+async def _divide():
+    return 1 / 0

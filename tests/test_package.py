@@ -1,0 +1,124 @@
+"""What is shipped: a wheel that needs nothing, an sdist that builds it."""
+
+import email
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pytest
+
+import test_docs
+
+ROOT = Path(__file__).parents[1]
+BIN = "Scripts" if sys.platform == "win32" else "bin"
+
+
+@pytest.fixture(scope="session")
+def wheel() -> Path:
+    """The very wheel that the tests run against."""
+    origin = json.loads(distribution("mtaio").read_text("direct_url.json") or "{}")
+    path = Path(url2pathname(urlsplit(origin.get("url", "")).path))
+    if path.suffix == ".whl":
+        return path
+    assert "CI" not in os.environ, "CI must test a wheel"
+    pytest.skip("an editable install has no wheel; `make test` builds one")
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory) -> Path:
+    """An unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "maturin", "sdist", "--out", folder, cwd=ROOT)
+    (packed,) = folder.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / packed.name.removesuffix(".tar.gz")
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def metadata(wheel: Path) -> email.message.Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_the_readme_runs_from_the_wheel_in_an_empty_environment(wheel, tmp_path):
+    venv.create(tmp_path / "empty", with_pip=False)
+    python = tmp_path / "empty" / BIN / "python"
+    run(
+        *(sys.executable, "-m", "pip", "--python", python),
+        *("install", "--no-index", wheel),
+        cwd=tmp_path,
+    )
+
+    for number, program in enumerate(test_docs.programs(ROOT / "README.md")):
+        script = tmp_path / f"readme_{number}.py"
+        script.write_text(program.source, "utf-8")
+        run(python, "-W", "error", script, cwd=tmp_path)
+
+    assert run(python, "-m", "mtaio", "--help", cwd=tmp_path)
+    assert run(python, "-c", "import mtaio; print(mtaio.__file__)", cwd=tmp_path) != ""
+
+
+def test_nothing_is_required_but_by_an_extra(wheel):
+    told = metadata(wheel)
+
+    assert told["Requires-Python"] == ">=3.11"
+    assert all("extra ==" in need for need in told.get_all("Requires-Dist", []))
+    assert set(told.get_all("Provides-Extra", [])) == {"dev", "redis", "service"}
+
+
+def test_the_wheel_holds_the_package_its_types_and_one_compiled_module(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = ROOT / "python" / "mtaio"
+    sources = {f"mtaio/{path.name}" for path in package.glob("*.py*")} - {
+        f"mtaio/{path.name}" for path in package.glob("*.pyd")
+    }
+    compiled = {name for name in names if re.search(r"\.(so|pyd|dylib)$", name)}
+
+    assert sources | {"mtaio/py.typed", "mtaio/_rust.pyi"} <= names
+    assert len(compiled) == 1
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"mtaio"}
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_the_sdist_holds_all_it_takes_and_nothing_more(sdist):
+    held = {path.name for path in sdist.iterdir()}
+
+    assert {"Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md"} <= held
+    assert {"LICENSE", "src", "python", "PKG-INFO"} <= held
+    assert not list(sdist.rglob("*.so")) + list(sdist.rglob("__pycache__"))
+
+
+@pytest.mark.timeout(300)
+def test_the_sdist_compiles(sdist):
+    # `check`, against the dependencies built for the repository itself: what can
+    # break here is a missing file, and the workflow `wheels` builds it in full.
+    run(
+        *("cargo", "check", "--locked", "--quiet"),
+        cwd=sdist,
+        CARGO_TARGET_DIR=str(ROOT / "target"),
+        PYO3_PYTHON=sys.executable,
+    )

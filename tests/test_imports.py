@@ -20,6 +20,20 @@ PUBLIC = [
 OWNER = {
     "_single_flight": "cache",
     "_snapshot": "cache",
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
+    "_verdict": "health",
+    "_alerts": "monitoring",
+    "_loop_lag": "monitoring",
+    "_stats": "monitoring",
+    "_thresholds": "monitoring",
+    "_probes": "monitoring",
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
+    "_single_flight": "cache",
+    "_snapshot": "cache",
     "_crew": "core",
     "_executor": "core",
     "_queues": "core",
@@ -38,6 +52,8 @@ OWNER = {
     "_rate": "resources",
     "_timeouts": "resources",
     "_waiting": "resources",
+    "_top": "__main__",
+    "_watchdog": "monitoring",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

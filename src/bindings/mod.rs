@@ -5,12 +5,25 @@
 
 pub(crate) mod alarm;
 pub(crate) mod args;
+mod cache;
+pub(crate) mod clock;
+pub(crate) mod errors;
+pub(crate) mod metrics;
+pub(crate) mod probe;
+pub(crate) mod watchdog;
+pub(crate) mod log;
+pub(crate) mod worker;
 pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod permits;
 pub(crate) mod ready;
+pub(crate) mod log;
+pub(crate) mod worker;
+pub(crate) mod metrics;
+pub(crate) mod probe;
+pub(crate) mod watchdog;
 
 use pyo3::prelude::*;
 
@@ -19,10 +32,21 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    metrics::register(m)?;
+    probe::register(m)?;
+    watchdog::register(m)?;
+    log::register(m)?;
+    worker::register(m)?;
+    cache::register(m)?;
     ready::register(m)?;
     alarm::register(m)?;
     bucket::register(m)?;
     permits::register(m)?;
     cache::register(m)?;
+    log::register(m)?;
+    worker::register(m)?;
+    metrics::register(m)?;
+    probe::register(m)?;
+    watchdog::register(m)?;
     Ok(())
 }

@@ -11,6 +11,7 @@ pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod keyed;
 pub(crate) mod log;
+mod log_format;
 pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod probe;

@@ -5,19 +5,17 @@
 
 pub(crate) mod alarm;
 pub(crate) mod args;
+pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
-pub(crate) mod metrics;
-pub(crate) mod probe;
-pub(crate) mod watchdog;
 pub(crate) mod log;
-pub(crate) mod worker;
-pub(crate) mod bucket;
-pub(crate) mod clock;
-pub(crate) mod errors;
+pub(crate) mod metrics;
 pub(crate) mod permits;
+pub(crate) mod probe;
 pub(crate) mod ready;
+pub(crate) mod watchdog;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 

@@ -18,6 +18,11 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_single_flight": "cache",
+    "_snapshot": "cache",
+    "_log_handler": "logging",
+    "_log_options": "logging",
+    "_log_progress": "logging",
     "_verdict": "health",
     "_alerts": "monitoring",
     "_loop_lag": "monitoring",
@@ -43,13 +48,12 @@ OWNER = {
     "_errors": "app",
     "_inflight": "app",
     "_signals": "app",
-    "_timeouts": "resources",
-    "_top": "__main__",
-    "_watchdog": "monitoring",
     "_concurrency": "resources",
     "_rate": "resources",
     "_timeouts": "resources",
     "_waiting": "resources",
+    "_top": "__main__",
+    "_watchdog": "monitoring",
 }
 FLOOR = {"exceptions", "_rust"}
 # What composes, and over what; every other room stands on the floor alone.

@@ -3,11 +3,11 @@
 import asyncio
 import sys
 
-from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
-from mtaio.resources import RateLimiter
 
+from mtaio.cache import TTLCache
 from mtaio.health import HealthMonitor
+from mtaio.resources import RateLimiter
 
 from .load import Load
 

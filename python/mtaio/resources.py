@@ -2,7 +2,8 @@
 
 `RateLimiter` and `KeyedRateLimiter` bound a rate, `ConcurrencyLimiter` a number
 at once, `ResourceLimiter` both. Every limiter may be shared by all threads and
-event loops of the process.
+event loops of the process. `TimeoutManager`, `TimeoutContext` and `TimeoutGroup`
+bound the time.
 """
 
 from ._concurrency import (

@@ -142,7 +142,7 @@ impl PyCache {
     }
 
     #[cold]
-    fn tell(
+    pub(super) fn tell(
         &self,
         py: Python<'_>,
         left: impl IntoIterator<Item = Gone<Py<PyAny>, Py<PyAny>>>,

@@ -324,6 +324,8 @@ class TimeoutGroup:
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
+        # Cancelled before its first step, the task never touches `coro`.
+        task.add_done_callback(lambda _: coro.close())
         return task
 
     async def gather(self, *, return_exceptions: bool = False) -> list[Any]:

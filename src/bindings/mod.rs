@@ -9,11 +9,13 @@ pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
-pub(crate) mod permits;
-pub(crate) mod ready;
 pub(crate) mod log;
-pub(crate) mod worker;
 pub(crate) mod metrics;
+pub(crate) mod permits;
+pub(crate) mod probe;
+pub(crate) mod ready;
+pub(crate) mod watchdog;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -22,13 +24,15 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
-    ready::register(m)?;
     alarm::register(m)?;
     bucket::register(m)?;
-    permits::register(m)?;
     cache::register(m)?;
     log::register(m)?;
-    worker::register(m)?;
     metrics::register(m)?;
+    permits::register(m)?;
+    probe::register(m)?;
+    ready::register(m)?;
+    watchdog::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

@@ -7,14 +7,13 @@ import logging
 import math
 import time
 
-from mtaio.logging import AsyncFileHandler
-
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.exceptions import ApplicationError, RateLimitError
 from mtaio.health import HealthMonitor
+from mtaio.logging import AsyncFileHandler
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from .figures import Figures

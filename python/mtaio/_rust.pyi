@@ -1,41 +1,23 @@
 # Types of the compiled module; docstrings live in Rust. Held by stubtest.
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Self, final
 import os
-from collections.abc import Callable
-from typing import Any, final
-from collections.abc import Iterable, Mapping
-from typing import final
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Generator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from logging import LogRecord
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Self, final
-
-from typing_extensions import disjoint_base
-
-from .exceptions import HandlerError
-
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import GenericAlias
-from typing import Any, Generic, Self, TypeVar, overload
-
-from typing_extensions import disjoint_base
-
-from asyncio import Future
-from collections.abc import Callable
-from logging import LogRecord
-from typing import Any, Self, final
+from typing import Any, Generic, Self, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
 from .exceptions import HandlerError
-import os
-from collections.abc import Callable
-from typing import Any, final
-from collections.abc import Iterable, Mapping
-from typing import final
 
 __version__: str
 

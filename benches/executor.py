@@ -6,11 +6,13 @@ process had, in a process of its own.
 """
 
 import asyncio
+import functools
 import itertools
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import aiojobs
 import aiometer
@@ -116,8 +118,11 @@ async def longest_hold(way):
 
 def peak_mib() -> float:
     """This process's peak resident size so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # `ru_maxrss` starts at the parent's peak here.
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 async def measure_memory(name):
@@ -132,17 +137,21 @@ async def measure_memory(name):
     print(f"{peak_mib() - before:.1f}")
 
 
-async def main():
+async def measure_times():
     for func in (trivial, yielding):
-        timed = {n: (lambda w=w: w(func)) for n, w in WAYS.items() if n not in SLOW}
+        timed = {name: functools.partial(way, func) for name, way in WAYS.items()}
+        slow = {name: timed.pop(name) for name in SLOW}
         seconds = await measure.rounds(timed, REPEATS)
-        slow = {n: (lambda n=n: WAYS[n](func)) for n in SLOW}
         seconds |= await measure.rounds(slow, 1)
         measure.table(f"{TASKS:,} {func.__name__} tasks", seconds, per=TASKS)
     print("\nlongest and median time between two turns of the loop, trivial tasks")
     for name in ("gather + Semaphore", "mtaio map", "mtaio stream"):
         longest, middle = await longest_hold(WAYS[name])
         print(f"  {name:<34} {longest * 1e3:8.2f} ms {middle * 1e3:8.2f} ms")
+
+
+def main():
+    asyncio.run(measure_times())
     print("\npeak memory, yielding tasks")
     for name in [*WAYS, "mtaio stream of 1,000,000"]:
         command = [sys.executable, __file__, name]
@@ -151,4 +160,7 @@ async def main():
 
 
 if __name__ == "__main__":
-    asyncio.run(measure_memory(sys.argv[1]) if sys.argv[1:] else main())
+    if sys.argv[1:]:
+        asyncio.run(measure_memory(sys.argv[1]))
+    else:
+        main()

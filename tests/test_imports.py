@@ -48,6 +48,7 @@ OWNER = {
     "_concurrency": "resources",
     "_rate": "resources",
     "_timeouts": "resources",
+    "_work": "core",
     "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

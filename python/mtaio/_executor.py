@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import inspect
 import logging
 import os
 import time
@@ -12,29 +11,25 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
-    Sized,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from . import _rust
 from ._crew import Crew
 from ._stream import ResultStream, Source
+from ._work import Progress, discard, itself, prepared, worker_count, zipped
 from .exceptions import ExecutionError
 from .resources import TimeoutManager
 
 __all__ = ("TaskExecutor",)
 
+A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Progress: TypeAlias = Callable[[int, int | None], object]
-
-_END: Any = object()
 
 _log = logging.getLogger("mtaio.core")
 
@@ -104,7 +99,25 @@ class TaskExecutor:
                 return await crew.only(self._timeouts.run(coro, timeout=timeout))
             finally:
                 # Cancelled before its first step, the task never touched it.
-                _discard((coro,))
+                discard((coro,))
+
+    @overload
+    async def gather(
+        self,
+        *awaitables: Awaitable[T],
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> list[T]: ...
+
+    @overload
+    async def gather(
+        self,
+        *awaitables: Awaitable[T],
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> list[T | BaseException]: ...
 
     async def gather(
         self,
@@ -130,15 +143,77 @@ class TaskExecutor:
         """
         remaining = iter(awaitables)
         try:
-            return await self.map(
-                _itself,
+            results: list[Any] = await self.map(
+                itself,
                 remaining if on_progress is None else awaitables,
                 limit=limit,
                 return_exceptions=return_exceptions,
                 on_progress=on_progress,
             )
+            return results
         finally:
-            _discard(remaining)
+            discard(remaining)
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> list[T | BaseException]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> list[T | BaseException]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[..., Any],
+        first: Iterable[Any] | AsyncIterable[Any],
+        second: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *others: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[Any]: ...
 
     async def map(
         self,
@@ -164,9 +239,9 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: An argument is not of that kind.
         """
-        workers = self._workers(limit, sources)
-        work = self._prepared(func, sources, return_exceptions, on_progress)
-        source = _zipped(sources)
+        workers = worker_count(self._max_workers, limit, sources)
+        work = prepared(func, sources, self._in_thread, return_exceptions, on_progress)
+        source = zipped(sources)
         results: list[Any] = []
         with self._crew() as crew:
             if isinstance(source, AsyncIterator):
@@ -180,6 +255,72 @@ class TaskExecutor:
                     crew.start(_fill(crew, source, work, results))
                 await crew.join()
         return results
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T | BaseException, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T | BaseException, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[..., Any],
+        first: Iterable[Any] | AsyncIterable[Any],
+        second: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *others: Iterable[Any] | AsyncIterable[Any],
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[Any, None]: ...
 
     def stream(
         self,
@@ -209,9 +350,9 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: An argument is not of that kind.
         """
-        workers = self._workers(limit, sources)
-        work = self._prepared(func, sources, return_exceptions, on_progress)
-        return self._streamed(work, _zipped(sources), workers, ordered=ordered)
+        workers = worker_count(self._max_workers, limit, sources)
+        work = prepared(func, sources, self._in_thread, return_exceptions, on_progress)
+        return self._streamed(work, zipped(sources), workers, ordered=ordered)
 
     async def _streamed(
         self, work: Callable[..., Any], source: Source, workers: int, *, ordered: bool
@@ -266,38 +407,11 @@ class TaskExecutor:
             self._threads = ThreadPoolExecutor(self._max_workers, "mtaio-executor")
         return self._threads
 
-    def _workers(self, limit: int | None, sources: tuple[Any, ...]) -> int:
-        if not sources:
-            raise TypeError("sources must be one iterable or more, got none")
-        most = self._max_workers
-        if limit is not None:
-            most = min(most, _rust.whole("limit", limit))
-        total = _total(sources)
-        return most if total is None else min(most, total)
-
-    def _prepared(
-        self,
-        func: Callable[..., Any],
-        sources: tuple[Any, ...],
-        return_exceptions: bool,
-        on_progress: Progress | None,
-    ) -> Callable[..., Awaitable[Any]]:
-        if not callable(func):
-            raise TypeError(f"func must be callable, got {func!r:.80}")
-        if on_progress is not None and not callable(on_progress):
-            raise TypeError(f"on_progress must be callable, got {on_progress!r:.80}")
-        work = func if _is_async(func) else _threaded(self._in_thread, func)
-        if return_exceptions:
-            work = _forgiving(work)
-        if on_progress is not None:
-            work = _counted(work, on_progress, _total(sources))
-        return work
-
     @contextmanager
     def _crew(self, owned: Iterable[object] = ()) -> Iterator[Crew]:
         """One call's tasks, which closing the executor stops."""
         if self._closed:
-            _discard(owned)
+            discard(owned)
             raise ExecutionError("the executor is closed")
         crew = Crew()
         self._crews.add(crew)
@@ -356,99 +470,3 @@ async def _fill(
                     await crew.pause()
             elif crew.stopping:
                 return
-
-
-async def _itself(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-def _threaded(
-    in_thread: Callable[..., Awaitable[Any]], func: Callable[..., Any]
-) -> Callable[..., Awaitable[Any]]:
-    """`func` in a thread; what it returns is awaited if it can be."""
-
-    async def work(*arguments: Any) -> Any:
-        answer = await in_thread(func, *arguments)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return work
-
-
-def _forgiving(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """`work` that returns what it raises."""
-
-    async def forgiven(*arguments: Any) -> Any:
-        try:
-            return await work(*arguments)
-        except Exception as error:  # noqa: BLE001  # it is the result
-            return error
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return error
-
-    return forgiven
-
-
-def _counted(
-    work: Callable[..., Awaitable[Any]], on_progress: Progress, total: int | None
-) -> Callable[..., Awaitable[Any]]:
-    """`work` that reports each item done."""
-    done = 0
-
-    async def counted(*arguments: Any) -> Any:
-        nonlocal done
-        result = await work(*arguments)
-        done += 1
-        on_progress(done, total)
-        return result
-
-    return counted
-
-
-def _total(sources: Iterable[object]) -> int | None:
-    """How many items there will be, where every source tells its length."""
-    lengths = [len(s) if isinstance(s, Sized) else None for s in sources]
-    known = [length for length in lengths if length is not None]
-    return min(known) if len(known) == len(lengths) else None
-
-
-def _zipped(sources: tuple[Any, ...]) -> Source:
-    for source in sources:
-        if not isinstance(source, Iterable | AsyncIterable):
-            raise TypeError(f"sources must be iterables, got {source!r:.80}")
-    if any(isinstance(source, AsyncIterable) for source in sources):
-        return _zipped_async(sources)
-    return zip(*sources, strict=False)
-
-
-async def _zipped_async(sources: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-    """Like `zip`, over sync and async iterables."""
-    readers = [aiter(s) if isinstance(s, AsyncIterable) else iter(s) for s in sources]
-    while True:
-        items = []
-        for reader in readers:
-            if isinstance(reader, AsyncIterator):
-                item = await anext(reader, _END)
-            else:
-                item = next(reader, _END)
-            if item is _END:
-                return
-            items.append(item)
-        yield tuple(items)
-
-
-def _is_async(func: object) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004  # its async __call__
-    )
-
-
-def _discard(awaitables: Iterable[object]) -> None:
-    """End what was given to us and will never be awaited."""
-    for awaitable in awaitables:
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()
-        elif isinstance(awaitable, asyncio.Future):
-            awaitable.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import os
 import time
@@ -23,7 +24,7 @@ from ._crew import Crew
 from ._stream import ResultStream, Source
 from ._work import Progress, discard, itself, prepared, worker_count, zipped
 from .exceptions import ExecutionError
-from .resources import TimeoutManager
+from .resources import ConcurrencyLimiter, TimeoutManager
 
 __all__ = ("TaskExecutor",)
 
@@ -32,6 +33,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("mtaio.core")
+
+
+# The executors in a place of which the current code runs: waiting for another
+# place of one of them, while its `run` waits for us, could wait for ever.
+_held: contextvars.ContextVar[tuple["TaskExecutor", ...]] = contextvars.ContextVar(
+    "mtaio_places_held", default=()
+)
 
 
 class TaskExecutor:
@@ -47,9 +55,10 @@ class TaskExecutor:
                 ...
 
     `map`, `gather` and `stream` each have at most `max_workers` workers of their
-    own, over one source that is read only as fast as they get on. So a task may
-    use the executor it runs in. Trivial items don't hold the loop: it turns
-    about every millisecond.
+    own, over one source that is read only as fast as they get on. All `run`
+    together have as many places again. A task may use the executor it runs in:
+    it never waits for a place that it holds itself. Trivial items don't hold the
+    loop: it turns about every millisecond.
 
     Each call is structured: when it returns, raises or is cancelled, none of its
     tasks is left. The first failure cancels the others and is raised with its
@@ -62,7 +71,8 @@ class TaskExecutor:
     waits for its end, also of threads, and refuses more until entered again.
 
     Args:
-        max_workers: Most tasks of one call, and most threads, at a time; >= 1.
+        max_workers: Most tasks of one call, most `run`, and most threads, at a
+            time; >= 1.
 
     Raises:
         TypeError, ValueError: `max_workers` is not an int >= 1.
@@ -71,6 +81,7 @@ class TaskExecutor:
     def __init__(self, max_workers: int = 32) -> None:
         self._max_workers = _rust.whole("max_workers", max_workers)
         self._crews: set[Crew] = set()
+        self._places = ConcurrencyLimiter(self._max_workers)
         self._timeouts = TimeoutManager()
         self._threads: ThreadPoolExecutor | None = None
         self._threads_pid = 0
@@ -82,11 +93,13 @@ class TaskExecutor:
         return self._max_workers
 
     async def run(self, coro: Awaitable[T], *, timeout: float | None = None) -> T:
-        """Await one coroutine as a task of this executor.
+        """Await one coroutine as a task of this executor, once there is a place.
+
+        First come, first served. A `run` inside a `run` shares its place.
 
         Args:
             coro: A coroutine or other awaitable; a refused coroutine is closed.
-            timeout: Seconds, finite and >= 0; None sets no limit.
+            timeout: Seconds in all, finite and >= 0; None sets no limit.
 
         Raises:
             TimeoutError: The limit passed (`mtaio.exceptions`).
@@ -95,11 +108,24 @@ class TaskExecutor:
                 such number.
         """
         with self._crew((coro,)) as crew:
+            if not inspect.isawaitable(coro):
+                raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
+            work = self._in_place(coro)
             try:
-                return await crew.only(self._timeouts.run(coro, timeout=timeout))
+                return await crew.only(self._timeouts.run(work, timeout=timeout))
             finally:
-                # Cancelled before its first step, the task never touched it.
+                # Refused, or cancelled before its first step: never touched.
+                work.close()
                 discard((coro,))
+
+    async def _in_place(self, coro: Awaitable[T]) -> T:
+        held = _held.get()
+        if self in held:
+            return await coro
+        async with self._places:
+            # This task's own context, which ends with it.
+            _held.set((*held, self))
+            return await coro
 
     @overload
     async def gather(

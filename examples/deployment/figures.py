@@ -4,10 +4,9 @@ import asyncio
 import sys
 
 from mtaio.cache import TTLCache
+from mtaio.health import HealthMonitor
 from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
-
-from mtaio.health import HealthMonitor
 
 from .load import Load
 

@@ -14,6 +14,15 @@ from typing import Self, TypeVar
 from . import _rust, _thresholds
 from ._alerts import AlertCallback, Listener
 from ._loop_lag import GcWatch, LoopWatch
+from ._probes import (
+    Distribution,
+    LivenessGuard,
+    MetricFamily,
+    MetricsSource,
+    ProbeApp,
+    ProbeCollector,
+    ProbeServer,
+)
 from ._stats import (
     CPUStats,
     DiskStats,
@@ -30,22 +39,32 @@ from ._stats import (
     build,
     metric_names,
 )
+from ._watchdog import StallReport, Watchdog
 from .exceptions import MetricError, MonitoringError
 
 __all__ = (
     "CPUStats",
     "DiskStats",
+    "Distribution",
     "History",
     "IOStats",
+    "LivenessGuard",
     "LoopLag",
     "LoopStats",
     "MemoryStats",
+    "MetricFamily",
+    "MetricsSource",
     "NetworkStats",
     "Pressure",
     "PressureStats",
+    "ProbeApp",
+    "ProbeCollector",
+    "ProbeServer",
     "ProcessStats",
     "ResourceMonitor",
+    "StallReport",
     "SystemStats",
+    "Watchdog",
 )
 
 logger = logging.getLogger(__name__)

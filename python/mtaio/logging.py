@@ -1,0 +1,17 @@
+"""Logging that never waits for the disk and loses nothing.
+
+`AsyncFileHandler` is a `logging.Handler`: give it to a logger, to
+`logging.config.dictConfig`, or to a `QueueListener`.
+"""
+
+from ._log_handler import AsyncFileHandler, AsyncLogHandler, AsyncRotatingFileHandler
+from ._log_options import LogStats
+from ._log_progress import Flush
+
+__all__ = (
+    "AsyncFileHandler",
+    "AsyncLogHandler",
+    "AsyncRotatingFileHandler",
+    "Flush",
+    "LogStats",
+)

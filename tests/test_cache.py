@@ -435,7 +435,7 @@ def test_a_hook_that_refers_to_its_cache_is_freed():
 
     def hook(*_):
         """Refers to itself and so to the cache that holds it."""
-        return hook
+        return hook  # noqa: F821  # deleted below, on purpose
 
     hook.cache = Watched(on_evicted=hook)
     alive = weakref.ref(hook.cache)

@@ -115,7 +115,7 @@ impl PyHearts {
 ///     lasted: Seconds so far, or in all when `ended`.
 ///     stack: Where the loop's thread was, as text; None at the end, and where
 ///         no stack could be taken.
-///     interpreter_held: The stack was taken without the interpreter, which
+///     `interpreter_held`: The stack was taken without the interpreter, which
 ///         something held; innermost call first, in `faulthandler`'s format.
 #[pyclass(frozen, name = "StallReport", module = "mtaio._rust")]
 pub(crate) struct PyStallReport(Report);

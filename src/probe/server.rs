@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_full_house_still_answers_a_newcomer() {
-        let server = started(Duration::from_secs(60));
+        let server = started(Duration::from_mins(1));
         let idle: Vec<_> = (0..20)
             .map(|_| Client::connect(server.address()).unwrap())
             .collect();

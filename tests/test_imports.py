@@ -34,6 +34,7 @@ OWNER = {
     "_queues": "core",
     "_stream": "core",
     "_checks": "health",
+    "_known_checks": "health",
     "_states": "health",
     "_verdict": "health",
     "_log_handler": "logging",

@@ -35,6 +35,7 @@ OWNER = {
     "_stream": "core",
     "_work": "core",
     "_checks": "health",
+    "_known_checks": "health",
     "_states": "health",
     "_verdict": "health",
     "_log_handler": "logging",

@@ -212,6 +212,20 @@ impl TokenBucket {
         }
     }
 
+    /// A bucket that goes on from `full_at`, ages counted from `start_ns`.
+    pub(crate) fn resume(quota: Quota, start_ns: u64, full_at: u64) -> Self {
+        Self {
+            quota,
+            start_ns,
+            state: AtomicU64::new(full_at),
+        }
+    }
+
+    /// The grains at which it is full; with it another bucket can go on.
+    pub(crate) fn full_at(&self) -> u64 {
+        self.state.load(Ordering::Relaxed) & !HELD
+    }
+
     /// The terms.
     #[must_use]
     pub fn quota(&self) -> &Quota {
@@ -272,8 +286,7 @@ impl TokenBucket {
     /// Nanoseconds until `tokens` more would be granted to the last of a queue.
     #[must_use]
     pub fn wait_ns(&self, tokens: u128, now: u64) -> u64 {
-        let full_at = self.state.load(Ordering::Relaxed) & !HELD;
-        self.quota.wait_ns(full_at, tokens, self.age(now))
+        self.quota.wait_ns(self.full_at(), tokens, self.age(now))
     }
 
     /// Change the word by `next`, the held bit kept; false where it gives none.

@@ -14,8 +14,10 @@
 
 pub mod bucket;
 pub mod cache;
+pub mod keyed;
 pub mod limiter;
 pub mod line;
+mod lines;
 pub mod log;
 pub mod metrics;
 pub mod permits;

@@ -47,12 +47,34 @@ impl Limiter {
     /// A limiter with a full bucket, made at `now`.
     #[must_use]
     pub fn new(quota: Quota, now: u64) -> Self {
+        Self::over(TokenBucket::new(quota, now))
+    }
+
+    /// A limiter over a bucket in any state.
+    pub(crate) fn over(bucket: TokenBucket) -> Self {
         Self {
-            bucket: TokenBucket::new(quota, now),
+            bucket,
             line: Mutex::default(),
             granted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// The bucket.
+    pub(crate) fn bucket(&self) -> &TokenBucket {
+        &self.bucket
+    }
+
+    /// Whether nobody waits and all grants are collected.
+    pub(crate) fn is_idle(&self) -> bool {
+        let queue = self.line.lock();
+        queue.is_empty() && !queue.has_grants()
+    }
+
+    /// Nanoseconds until the head of the line is due. None if nobody waits.
+    pub(crate) fn head_due_ns(&self, now: u64) -> Option<u64> {
+        let head = self.line.lock().head()?;
+        Some(self.bucket.wait_ns(u128::from(head), now))
     }
 
     /// The terms.

@@ -7,6 +7,10 @@
 //! given back at most once and never forgotten.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tickets are unique in the process, so that many lines can share lanes.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
 
 /// One who waits.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +55,6 @@ pub struct Line {
     /// Sum of what the others ask.
     asked: u128,
     granted: Vec<Grant>,
-    last_ticket: u64,
     waited_ns: u128,
 }
 
@@ -80,18 +83,35 @@ impl Line {
         self.waited_ns
     }
 
+    /// Whether some are granted and not collected.
+    #[must_use]
+    pub fn has_grants(&self) -> bool {
+        !self.granted.is_empty()
+    }
+
+    /// Tokens that the first in line asks.
+    #[must_use]
+    pub fn head(&self) -> Option<u64> {
+        self.waiters
+            .iter()
+            .map(|w| w.tokens)
+            .find(|tokens| *tokens > 0)
+    }
+
     /// Stand at the end, on behalf of `lane`. Returns the ticket.
     pub fn join(&mut self, lane: u64, tokens: u64, now: u64) -> u64 {
         debug_assert!(tokens > 0, "0 marks a waiter that has left");
-        self.last_ticket += 1;
+        // Relaxed: unique is all it must be. Within a line, whose lock is held,
+        // numbers also rise.
+        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
         self.asked += u128::from(tokens);
         self.waiters.push_back(Waiter {
-            ticket: self.last_ticket,
+            ticket,
             lane,
             tokens,
             joined_ns: now,
         });
-        self.last_ticket
+        ticket
     }
 
     /// Leave the line, from wherever the ticket is.

@@ -15,6 +15,7 @@ mod doorbell;
 mod drain;
 mod file;
 mod fork;
+pub mod format;
 mod lives;
 mod mapping;
 mod report;

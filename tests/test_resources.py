@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-import virtual_time
 from mtaio.exceptions import (
     RateLimitError,
     ResourceError,
@@ -14,26 +13,7 @@ from mtaio.exceptions import (
     ResourceTimeoutError,
 )
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter
-
-
-def on_virtual_time(test):
-    """Run an async test on a loop and clock of virtual time."""
-
-    def run(**fixtures):
-        clock = virtual_time.VirtualClock()
-        virtual_time.run(test(clock, **fixtures), clock)
-
-    signature = inspect.signature(test)
-    rest = [p for n, p in signature.parameters.items() if n != "clock"]
-    run.__signature__ = signature.replace(parameters=rest)
-    run.__name__ = test.__name__
-    return run
-
-
-def about(seconds):
-    # Times are rounded to nanoseconds, and the rate by a grain per token.
-    return pytest.approx(seconds, abs=1e-7)
-
+from on_virtual_time import about, on_virtual_time
 
 # --- RateLimiter -------------------------------------------------------------
 

@@ -141,7 +141,7 @@ class ConcurrencyLimiter(_rust.Permits):
 
     def _wait(self) -> Coroutine[Any, Any, None]:
         """Called when no permit is free at once."""
-        return self._lanes.wait(self._join, 1)
+        return self._lanes.wait(self._join, self._refund)
 
     def _tend(self) -> None:
         """Called by `release` when someone waits for the permit."""

@@ -100,7 +100,11 @@ class TaskExecutor:
                 such number.
         """
         with self._crew((coro,)) as crew:
-            return await crew.only(self._timeouts.run(coro, timeout=timeout))
+            try:
+                return await crew.only(self._timeouts.run(coro, timeout=timeout))
+            finally:
+                # Cancelled before its first step, the task never touched it.
+                _discard((coro,))
 
     async def gather(
         self,
@@ -317,7 +321,7 @@ class TaskExecutor:
         self._closed = True
         loop = asyncio.get_running_loop()
         for crew in [c for c in self._crews if c.loop is loop]:
-            crew.fail(ExecutionError("the executor was closed while this ran"))
+            crew.close("the executor was closed while this ran")
             await crew.ended()
         threads, self._threads = self._threads, None
         if threads is not None and self._threads_pid == os.getpid():

@@ -11,6 +11,10 @@ from ._log_progress import Flush, on_loop_thread, wait_at_exit
 
 __all__ = ("AsyncFileHandler", "AsyncLogHandler", "AsyncRotatingFileHandler")
 
+# What decides a line and its fate; overriding one makes `handle` call `emit`.
+_DECIDE = ("emit", "format", "terminator", "_accept", "_encode")
+_NATIVE_CODEC = ("utf-8", "backslashreplace")
+
 
 class AsyncLogHandler(_rust.LogHandler, logging.Handler):
     """What the handlers of this module share; make one of its subclasses.
@@ -30,8 +34,22 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         logging.Handler.__init__(self, level)
         if formatter is not None:
             self.setFormatter(formatter)
-        self._codec = ("utf-8", "backslashreplace")
+        self._codec = _NATIVE_CODEC
         self._close_timeout = 5.0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _DECIDE:
+            self._set_native(False)
+
+    def _choose_path(self) -> None:
+        """Let `handle` go the native way if nothing here is overridden."""
+        own = type(self)
+        plain = all(
+            getattr(own, name, None) is getattr(AsyncLogHandler, name)
+            for name in _DECIDE
+        )
+        self._set_native(plain and self._codec == _NATIVE_CODEC)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format `record` and put it into the ring.
@@ -44,9 +62,17 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - user code raises what it likes
-            line = self._salvage(record, error)
+            self._rescue(record, error)
+        else:
+            self._accept(record, line)
+
+    def _rescue(self, record: logging.LogRecord, error: Exception) -> None:
+        """Write what can be said of a record whose formatting raised `error`."""
+        try:
+            raise error
+        except Exception:  # noqa: BLE001 - raised so that `handleError` sees it
             self.handleError(record)
-        self._accept(record, line)
+        self._accept(record, self._salvage(record, error))
 
     def _accept(self, record: logging.LogRecord, line: str) -> None:
         try:
@@ -170,7 +196,7 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
 
 
 class AsyncFileHandler(AsyncLogHandler):
-    """A `logging.Handler` that writes a file, rotating it, and never waits for it.
+    r"""A `logging.Handler` that writes a file, rotating it, and never waits for it.
 
     What was accepted is in the files exactly once, whole, and in order per
     thread, also over a crash of the process: the ring lies in shared memory
@@ -208,6 +234,8 @@ class AsyncFileHandler(AsyncLogHandler):
             once. Drops are counted, and told in the log.
         block_timeout: Seconds of 0 or more.
         block_on_loop: Let `"block"` wait on the thread of an event loop too.
+        escape: Write control characters (a line end within a message or a
+            traceback, a terminal's escapes) as `\n`, `\x1b`: a line is a line.
         gather: Seconds the writer gathers records for one write.
         fsync: Wait for the disk after each write: against power loss, at the
             cost of one `fdatasync` per batch, on the writer's thread.
@@ -245,6 +273,7 @@ class AsyncFileHandler(AsyncLogHandler):
         overflow: Literal["block", "drop"] = "block",
         block_timeout: float = 1.0,
         block_on_loop: bool = False,
+        escape: bool = False,
         gather: float = 0.002,
         fsync: bool = False,
         close_timeout: float = 5.0,
@@ -270,6 +299,7 @@ class AsyncFileHandler(AsyncLogHandler):
             overflow=overflow,
             block_timeout=block_timeout,
             block_on_loop=block_on_loop,
+            escape=escape,
         )
         codec = _log_options.codec(encoding, errors)
         limit = _rust.non_negative("close_timeout", close_timeout)
@@ -278,6 +308,7 @@ class AsyncFileHandler(AsyncLogHandler):
         self._codec, self._close_timeout = codec, limit
         self.baseFilename = str(options["path"])
         self._open(options, on_error)
+        self._choose_path()
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)

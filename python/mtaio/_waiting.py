@@ -7,7 +7,7 @@ in a limiter's line has a `Lane` there.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from . import _rust
 
@@ -17,9 +17,8 @@ class Line(Protocol):
 
     def _leave(self, ticket: int) -> None: ...
     def _drop_lane(self, lane: int) -> None: ...
-    def _refund(self, tokens: int, taken_ns: int) -> None: ...
     def _serve(self) -> list[int]: ...
-    def _collect(self, lane: int) -> list[tuple[int, int, int]]: ...
+    def _collect(self, lane: int) -> list[tuple[int, int]]: ...
     def _due_ns(self, lane: int) -> int | None: ...
 
 
@@ -95,6 +94,13 @@ def no_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> T
     return NoTimer()
 
 
+class Waiter(NamedTuple):
+    """One caller that waits: resolved with the clock reading of its grant."""
+
+    future: asyncio.Future[int]
+    refund: Callable[[int], None]
+
+
 class Lane:
     """The callers of one loop that wait for one limiter, by ticket.
 
@@ -109,7 +115,7 @@ class Lane:
     ) -> None:
         self.loop = loop
         self.number = id(loop)
-        self.futures: dict[int, asyncio.Future[int]] = {}
+        self.waiters: dict[int, Waiter] = {}
         self.timer = timer(loop, tend)
         self._tend = tend
         self._nudged = False
@@ -131,17 +137,18 @@ class Lane:
         # Before asking: a grant that comes later must nudge again.
         self._nudged = False
         whole = True
-        for ticket, tokens, taken_ns in line._collect(self.number):
-            future = self.futures.pop(ticket, None)
-            if future is None or future.done():
-                line._refund(tokens, taken_ns)
+        for ticket, taken_ns in line._collect(self.number):
+            # A ticket stays here until its waiter has left the line.
+            waiter = self.waiters.pop(ticket)
+            if waiter.future.done():
+                waiter.refund(taken_ns)
                 whole = False
             else:
-                future.set_result(taken_ns)
+                waiter.future.set_result(taken_ns)
         return whole
 
     def set_timer(self, line: Line) -> None:
-        due = line._due_ns(self.number) if self.futures else None
+        due = line._due_ns(self.number) if self.waiters else None
         if due is None:
             self.timer.clear()
         else:
@@ -158,25 +165,27 @@ class Lanes:
         # the lane keeps its loop alive. Single operations on a dict are atomic.
         self._lanes: dict[int, Lane] = {}
 
-    async def wait(self, join: Callable[[int], int | None], tokens: int) -> None:
+    async def wait(
+        self, join: Callable[[int], int | None], refund: Callable[[int], None]
+    ) -> None:
         """Wait for the ticket that `join(lane number)` gives, if any.
 
-        Cancelled at any instant, the ticket or what it was granted goes back.
+        Cancelled at any instant, the ticket goes back, or what it was granted:
+        by `refund(clock reading of the grant)`.
         """
         lane = self._enter()
         try:
             ticket = join(lane.number)
             if ticket is None:
                 return
-            future: asyncio.Future[int] = lane.loop.create_future()
-            lane.futures[ticket] = future
+            waiter = Waiter(lane.loop.create_future(), refund)
+            lane.waiters[ticket] = waiter
             try:
-                if len(lane.futures) == 1:
+                if len(lane.waiters) == 1:
                     lane.set_timer(self._line)
-                await future
+                await waiter.future
             except BaseException:  # Also when the frame is thrown away.
-                lane.futures.pop(ticket, None)
-                self._leave(ticket, tokens, future)
+                self._leave(lane, ticket, waiter)
                 raise
         finally:
             self._rest(lane)
@@ -206,7 +215,7 @@ class Lanes:
         return lane
 
     def _rest(self, lane: Lane) -> None:
-        if not lane.futures and self._lanes.pop(lane.number, None) is not None:
+        if not lane.waiters and self._lanes.pop(lane.number, None) is not None:
             lane.timer.close()
 
     def _hand_over(self, number: int) -> bool:
@@ -225,17 +234,18 @@ class Lanes:
         if self._lanes.pop(lane.number, None) is not None:
             self._line._drop_lane(lane.number)
             lane.timer.close()
-            lane.futures.clear()
+            lane.waiters.clear()
 
-    def _leave(self, ticket: int, tokens: int, future: asyncio.Future[int]) -> None:
-        if future.done() and not future.cancelled():
+    def _leave(self, lane: Lane, ticket: int, waiter: Waiter) -> None:
+        if waiter.future.done() and not waiter.future.cancelled():
             # Granted and cancelled in the same turn.
-            self._line._refund(tokens, future.result())
+            waiter.refund(waiter.future.result())
         else:
             self._line._leave(ticket)
+            lane.waiters.pop(ticket, None)
         # All behind it are due earlier now.
         running = asyncio._get_running_loop()
-        for lane in list(self._lanes.values()):
-            if lane.loop is not running:
-                lane.nudge()
+        for other in list(self._lanes.values()):
+            if other.loop is not running:
+                other.nudge()
         self.tend()

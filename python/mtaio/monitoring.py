@@ -184,6 +184,8 @@ class ResourceMonitor:
             self._sampler.start()
         turns = self._take_turns()
         self._turns = asyncio.create_task(turns, name="mtaio-monitor")
+        # Not a `finally` in it: a task cancelled before its first step runs none.
+        self._turns.add_done_callback(lambda _: self._release())
 
     async def stop(self) -> None:
         """End sampling, and wait for the thread and for callbacks under way.
@@ -378,18 +380,15 @@ class ResourceMonitor:
 
     async def _take_turns(self) -> None:
         """Judges each sample soon after the thread has taken it."""
-        try:
-            while True:
-                if self._threaded:
-                    await asyncio.sleep(self._sampler.due_in() + _SAMPLE_TAKES)
-                else:
-                    await asyncio.sleep(self._interval)
-                try:
-                    self._take_turn()
-                except Exception:  # monitoring must outlive its own faults
-                    logger.exception("a sample could not be judged")
-        finally:
-            self._release()
+        while True:
+            if self._threaded:
+                await asyncio.sleep(self._sampler.due_in() + _SAMPLE_TAKES)
+            else:
+                await asyncio.sleep(self._interval)
+            try:
+                self._take_turn()
+            except Exception:  # monitoring must outlive its own faults
+                logger.exception("a sample could not be judged")
 
     def _take_turn(self) -> None:
         for watch in [watch for watch in self._watches if not watch.alive]:

@@ -11,12 +11,13 @@ from ._concurrency import (
     ConcurrencyLimiterStats,
     ResourceLimiter,
 )
-from ._rate import RateLimiter, RateLimiterStats
+from ._rate import KeyedRateLimiter, RateLimiter, RateLimiterStats
 from ._timeouts import TimeoutContext, TimeoutGroup, TimeoutManager
 
 __all__ = (
     "ConcurrencyLimiter",
     "ConcurrencyLimiterStats",
+    "KeyedRateLimiter",
     "RateLimiter",
     "RateLimiterStats",
     "ResourceLimiter",

@@ -9,7 +9,9 @@ pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod keyed;
 pub(crate) mod log;
+mod log_format;
 pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod probe;
@@ -27,6 +29,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     alarm::register(m)?;
     bucket::register(m)?;
     cache::register(m)?;
+    keyed::register(m)?;
     log::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;

@@ -4,7 +4,7 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::seconds;
+use super::bucket::{Grants, seconds};
 use super::clock::monotonic_ns;
 use super::errors::ResourceError;
 use super::ready;
@@ -86,8 +86,8 @@ impl PyPermits {
     }
 
     /// Give back a permit that `_collect` told of, unused.
-    fn _refund(&self, tokens: u64, taken_ns: u64) {
-        let _ = (tokens, taken_ns);
+    fn _refund(&self, taken_ns: u64) {
+        let _ = taken_ns;
         let given = self.permits.give_back();
         debug_assert!(given.is_ok(), "a collected grant took a permit");
     }
@@ -97,13 +97,10 @@ impl PyPermits {
         self.permits.serve(monotonic_ns())
     }
 
-    /// The lane's grants: ticket, tokens and clock reading of each.
-    fn _collect(&self, lane: u64) -> Vec<(u64, u64, u64)> {
+    /// The lane's grants, to be handed out.
+    fn _collect(&self, lane: u64) -> Grants {
         let grants = self.permits.collect(lane);
-        grants
-            .into_iter()
-            .map(|grant| (grant.ticket, grant.tokens, grant.taken_ns))
-            .collect()
+        grants.iter().map(|g| (g.ticket, g.taken_ns)).collect()
     }
 
     /// Never: time frees no permit.

@@ -23,11 +23,11 @@ import asynciolimiter
 import cachebox
 import psutil
 
-from measure import EMPTY, calls, compare, interleave
 from mtaio import _rust
 from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
+from statements import EMPTY, calls, compare, interleave
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 ENTRIES = 100_000

@@ -1,4 +1,4 @@
-"""Timing for ratios: contenders take turns, so that all see the same machine.
+"""Timing single statements for ratios: contenders take turns.
 
 A shared machine is faster in one second than in the next. So every contender runs
 in many short rounds, in turns with the others, and only medians of one run are

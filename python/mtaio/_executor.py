@@ -483,16 +483,20 @@ async def _fill(
 ) -> None:
     """Take items until there are none; each result goes to its item's place."""
     me, clock = object(), time.monotonic
-    with crew:
-        if clock() > crew.deadline:
-            await crew.pause()
-        for arguments in source:
-            place = len(results)
-            results.append(None)
-            crew.current = me
-            results[place] = await work(*arguments)
-            if crew.current is me:
-                if clock() > crew.deadline:
-                    await crew.pause()
-            elif crew.stopping:
-                return
+    try:
+        with crew:
+            if clock() > crew.deadline:
+                await crew.pause()
+            for arguments in source:
+                place = len(results)
+                results.append(None)
+                crew.current = me
+                results[place] = await work(*arguments)
+                if crew.current is me:
+                    if clock() > crew.deadline:
+                        await crew.pause()
+                elif crew.stopping:
+                    return
+    finally:
+        # An error among them holds this frame by its traceback: no such cycle.
+        del results

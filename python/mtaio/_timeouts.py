@@ -136,6 +136,9 @@ async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
             await scope.__aexit__(type(error), error, error.__traceback__)
         except builtins.TimeoutError:
             raise TimeoutError(_message(limit)) from error
+        finally:
+            # It holds the task, whose error holds this frame: no such cycle.
+            del scope
         raise
     await scope.__aexit__(None, None, None)
     return result
@@ -280,13 +283,14 @@ class TimeoutGroup:
         self._scope: asyncio.Timeout | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._failures: list[BaseException] = []
-        self._aborting = self._collecting = self._leaving = False
+        self._entered = self._aborting = self._collecting = self._leaving = False
 
     async def __aenter__(self) -> Self:
-        if self._scope is not None:
+        if self._entered:
             raise RuntimeError("this TimeoutGroup was already entered")
-        self._scope = _open(self._timeout)
-        await self._scope.__aenter__()
+        scope = _open(self._timeout)
+        await scope.__aenter__()
+        self._scope, self._entered = scope, True
         return self
 
     def create_task(
@@ -313,7 +317,7 @@ class TimeoutGroup:
             limit = _seconds("timeout", timeout)
             if not asyncio.iscoroutine(coro):
                 raise TypeError(f"coro must be a coroutine, got {coro!r:.80}")
-            if self._scope is None:
+            if not self._entered:
                 raise TimeoutGroupError("the group is not entered: it takes no task")
             if self._aborting or (self._leaving and not self._running()):
                 raise TimeoutGroupError("the group has ended: it takes no task")
@@ -354,6 +358,7 @@ class TimeoutGroup:
             self._abort()
         stopped = await self._join()
         leaving = error if error is not None else stopped
+        del stopped
         try:
             await self._scope.__aexit__(
                 type(leaving) if leaving else None, leaving, trace
@@ -362,34 +367,53 @@ class TimeoutGroup:
             if not self._failures:
                 raise TimeoutGroupError(_message(self._timeout)) from leaving
             leaving = None
-        self._surface(error, leaving)
+        finally:
+            # It holds the task, whose error may hold this group: no such cycle.
+            self._scope = None
+        try:
+            self._surface(error, leaving)
+        finally:
+            del error, leaving
 
     async def _join(self) -> BaseException | None:
         """Wait until no task runs; return the cancellation that came meanwhile."""
         stopped = None
-        while running := self._running():
-            try:
-                await asyncio.wait(running)
-            except asyncio.CancelledError as error:
-                stopped = error
-                self._abort()
-        return stopped
+        try:
+            while running := self._running():
+                try:
+                    await asyncio.wait(running)
+                except asyncio.CancelledError as error:
+                    stopped = error
+                    self._abort()
+            return stopped
+        finally:
+            del stopped
 
     def _surface(
         self, error: BaseException | None, leaving: BaseException | None
     ) -> None:
         """Raise what leaving must raise, if it isn't simply the block's `error`."""
-        if isinstance(leaving, asyncio.CancelledError):
-            if leaving is not error:
-                raise leaving
-            return
         failures = [f for f in self._failures if f is not error]
+        if failures or error is not None or leaving is not None:
+            # What is raised holds this group by its traceback: no cycle.
+            self._failures, self._tasks = [], []
+        if isinstance(leaving, asyncio.CancelledError):
+            try:
+                if leaving is not error:
+                    raise leaving
+                return
+            finally:
+                del failures, error, leaving
         if error is not None and not isinstance(error, asyncio.CancelledError):
             failures.insert(0, error)
-        if len(failures) > 1:
-            raise BaseExceptionGroup("several tasks of the group failed", failures)
-        if failures and failures[0] is not error:
-            raise failures[0]
+        try:
+            if len(failures) > 1:
+                message = "several tasks of the group failed"
+                raise BaseExceptionGroup(message, failures)
+            if failures and failures[0] is not error:
+                raise failures[0]
+        finally:
+            del failures, error, leaving
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self._collecting:

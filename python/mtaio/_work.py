@@ -79,8 +79,7 @@ def _forgiving(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
         except Exception as error:  # noqa: BLE001  # it is the result
             return error
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if being_cancelled():
                 raise
             return error
 
@@ -139,6 +138,12 @@ def _is_async(func: object) -> bool:
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
         getattr(func, "__call__", None)  # noqa: B004  # its async __call__
     )
+
+
+def being_cancelled() -> bool:
+    """Whether somebody asked the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def discard(awaitables: Iterable[object]) -> None:

@@ -219,8 +219,25 @@ def test_cancelled_after_any_turn_nothing_is_left(case, times):
     assert turns > 5
 
 
-def test_cancelled_at_the_first_instant_is_covered():
-    assert virtual_time.run(cancel_after(0, manager))
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda work: TimeoutManager(1).run(work),
+        lambda work: TaskExecutor(1).run(work, timeout=1),
+        lambda work: TaskExecutor(1).gather(work, work),
+    ],
+    ids=["TimeoutManager.run", "TaskExecutor.run", "TaskExecutor.gather"],
+)
+async def test_a_call_dropped_before_its_first_step_closes_what_it_was_given(call):
+    # A warning of "never awaited" would be an error here.
+    work = Work()
+    task = asyncio.create_task(call(work()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    call(work()).close()
+
+    assert work.begun == 0
 
 
 class Local:

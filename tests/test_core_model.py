@@ -177,6 +177,10 @@ def test_a_cancellation_ends_the_call_when_it_comes(seconds, workers, moment, ca
 
     async def body():
         executor = TaskExecutor(workers)
+
+        async def run(length):
+            await executor.run(work((0, length)))
+
         if call == "map":
             await executor.map(work, enumerate(seconds))
         elif call == "stream":
@@ -184,7 +188,7 @@ def test_a_cancellation_ends_the_call_when_it_comes(seconds, workers, moment, ca
                 async for _ in results:
                     pass
         else:
-            await asyncio.gather(*(executor.run(work((0, s))) for s in seconds))
+            await asyncio.gather(*map(run, seconds))
 
     async def main():
         task = asyncio.create_task(body())

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from . import _rust
 from .exceptions import TimeoutError, TimeoutGroupError
@@ -112,7 +112,7 @@ class TimeoutManager:
         # The identity test spares the common case a slow protocol check.
         if type(coro) is not CoroutineType and not inspect.isawaitable(coro):
             raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
-        return _bounded(coro, limit)
+        return _bounded(_Owned(coro), limit)
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,11 +124,28 @@ class TimeoutManager:
         return f"TimeoutManager(default_timeout={self._default})"
 
 
-async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
+class _Owned(Generic[T]):
+    """An awaitable given to us; if a coroutine, it will surely be closed.
+
+    A call's own coroutine may be dropped before its first step, its task having
+    been cancelled by then, and what it was given with it: that is no coroutine
+    the user forgot to await, and must not be warned about as one.
+    """
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self.awaitable = awaitable
+
+    def __del__(self) -> None:
+        _close(self.awaitable)
+
+
+async def _bounded(owned: _Owned[T], limit: float | None) -> T:
     scope = _open(limit)
     await scope.__aenter__()
     try:
-        result = await coro
+        result = await owned.awaitable
     except BaseException as error:
         # Only `__aexit__` itself raises for this limit, so a TimeoutError of
         # the body can't be mistaken for it.
@@ -324,12 +341,10 @@ class TimeoutGroup:
         except BaseException:
             _close(coro)
             raise
-        body = coro if limit is None else _bounded(coro, limit)
+        body = coro if limit is None else _bounded(_Owned(coro), limit)
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
-        # Cancelled before its first step, the task never touches `coro`.
-        task.add_done_callback(lambda _: coro.close())
         return task
 
     async def gather(self, *, return_exceptions: bool = False) -> list[Any]:
@@ -451,6 +466,7 @@ def _message(limit: float | None) -> str:
 
 
 def _close(coro: object) -> None:
-    """Close a refused coroutine: nobody else has it to await it."""
-    if isinstance(coro, Coroutine):
+    """Close `coro` if it is a coroutine; nobody else has it to await it."""
+    # Nearly always true, and the check of the protocol is slow.
+    if type(coro) is CoroutineType or isinstance(coro, Coroutine):
         coro.close()

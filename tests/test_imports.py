@@ -33,10 +33,14 @@ OWNER = {
     "_executor": "core",
     "_queues": "core",
     "_stream": "core",
+    "_work": "core",
     "_checks": "health",
+    "_known_checks": "health",
     "_states": "health",
     "_verdict": "health",
     "_log_handler": "logging",
+    "_log_json": "logging",
+    "_log_logger": "logging",
     "_log_options": "logging",
     "_log_progress": "logging",
     "_alerts": "monitoring",
@@ -48,7 +52,6 @@ OWNER = {
     "_concurrency": "resources",
     "_rate": "resources",
     "_timeouts": "resources",
-    "_work": "core",
     "_waiting": "resources",
 }
 FLOOR = {"exceptions", "_rust"}

@@ -107,6 +107,12 @@ impl Queue {
 }
 
 impl Links {
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.of.capacity() * size_of::<Link>()
+    }
+
     /// Gives back the memory of the slots from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.of.truncate(len);

@@ -49,6 +49,12 @@ impl S3Fifo {
         self.ghost.insert(hash);
     }
 
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.links.bytes() + self.marks.capacity() + self.ghost.capacity() * size_of::<u16>()
+    }
+
     /// The queue that holds `slot`, and the links of all.
     fn queue_of(&mut self, slot: u32) -> (&mut Queue, &mut Links) {
         let queue = if self.marks[slot as usize] & IN_MAIN == 0 {

@@ -3,6 +3,7 @@
 use super::leaving::{Cause, Gone, Leaving};
 use super::policy::{Order, Policy};
 use super::probe::{Lookup, Probe};
+use super::queue::cover;
 use super::slab::{Held, Slab};
 
 /// Slots that a call which adds an entry checks for expired ones: eight times
@@ -386,9 +387,7 @@ impl<K, V> Shard<K, V> {
             return;
         }
         let at = slot as usize;
-        if at >= self.extras.len() {
-            self.extras.resize(at + 1, Extra::default());
-        }
+        cover(&mut self.extras, at, Extra::default());
         self.extras[at] = extra;
     }
 

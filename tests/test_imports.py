@@ -39,6 +39,7 @@ OWNER = {
     "_log_handler": "logging",
     "_log_options": "logging",
     "_log_progress": "logging",
+    "_alarms": "monitoring",
     "_alerts": "monitoring",
     "_loop_lag": "monitoring",
     "_probes": "monitoring",

@@ -6,7 +6,7 @@
 //! errors.
 //!
 //! `unsafe` is allowed in: `bindings::clock`, `probe::dump` (a signal to
-//! ourselves), `probe::thread` (signal masks, sockets and a mutex over a fork).
+//! ourselves), `probe::thread` (signal masks, sockets and state over a fork).
 
 pub mod probe;
 mod sync;

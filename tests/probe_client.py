@@ -1,25 +1,24 @@
 """A small blocking HTTP client: exact bytes out, all bytes back."""
 
+import contextlib
 import socket
 
 
 def exchange(probes, sent: bytes, *, timeout: float = 20.0) -> bytes:
     """Send raw bytes to a server, return all it answers until it closes."""
     with socket.create_connection((probes.host, probes.port), timeout) as client:
-        try:
+        # Closed in the middle of what it refuses.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.sendall(sent)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # closed in the middle of what it refuses
         return _rest(client)
 
 
 def _rest(client: socket.socket) -> bytes:
     got = []
-    try:
+    # It closed with bytes of ours unread.
+    with contextlib.suppress(ConnectionResetError):
         while part := client.recv(65536):
             got.append(part)
-    except ConnectionResetError:
-        pass  # it closed with bytes of ours unread
     return b"".join(got)
 
 

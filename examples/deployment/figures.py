@@ -5,9 +5,9 @@ import sys
 
 from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
-from mtaio.resources import RateLimiter
 
 from mtaio.health import HealthMonitor
+from mtaio.resources import RateLimiter
 
 from .load import Load
 

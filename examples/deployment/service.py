@@ -8,14 +8,14 @@ import math
 import time
 
 from mtaio.cache import TTLCache
-from mtaio.core import TaskExecutor
 from mtaio.logging import AsyncFileHandler
-from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.config import Settings
+from mtaio.core import TaskExecutor
 from mtaio.exceptions import ApplicationError, RateLimitError
 from mtaio.health import HealthMonitor
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from .figures import Figures
 from .http import Request, Response, Server

@@ -243,14 +243,8 @@ class ProbeServer:
         """
         return self._board.answer(method, path, accept)
 
-    def _before_fork(self) -> None:
-        self._board.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._board.after_fork()
-
     def _after_fork_in_child(self) -> None:
-        self._board.after_fork()
+        self._board.after_fork_in_child()
         if self._thread is not None:
             self._thread.forget()
             self._thread = None
@@ -382,17 +376,10 @@ def _samples(kind: str, value: Any) -> Iterator[tuple[str, dict[str, str], float
     yield "_sum", {}, value.sum
 
 
-def _each(step: str) -> Callable[[], None]:
-    def run() -> None:
-        for server in list(_servers):
-            getattr(server, step)()
-
-    return run
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        server._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(
-        before=_each("_before_fork"),
-        after_in_parent=_each("_after_fork_in_parent"),
-        after_in_child=_each("_after_fork_in_child"),
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -10,10 +10,10 @@ import os
 import queue
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from traceback import StackSummary, walk_stack
+from types import TracebackType
 from typing import Self
 
 from . import _rust
@@ -192,11 +192,20 @@ class Watchdog:
             if pulse is not None and pulse.loop.is_closed():
                 self._drop(pulse)
             return None
-        frames = sys._current_frames()
-        if self._all_threads:
-            return "\n".join(_titled(*item) for item in frames.items())
-        frame = frames.get(pulse.thread_ident)
-        return "" if frame is None else "".join(traceback.format_stack(frame))
+        # All lines first, their source text later: reading files lets other
+        # threads run on.
+        stacks = {
+            ident: StackSummary.extract(walk_stack(frame), lookup_lines=False)
+            for ident, frame in sys._current_frames().items()
+            if self._all_threads or ident == pulse.thread_ident
+        }
+        if not self._all_threads:
+            return "".join(_lines(s) for s in stacks.values())
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return "\n".join(
+            f"Thread {names.get(ident, '?')} (0x{ident:016x}):\n{_lines(stack)}"
+            for ident, stack in stacks.items()
+        )
 
     def _tell(self, report: StallReport) -> None:
         callback = self._on_recovery if report.ended else self._on_stall
@@ -206,7 +215,7 @@ class Watchdog:
             logger.exception("watchdog callback %r failed on %r", callback, report)
 
     def _after_fork_in_child(self) -> None:
-        self._hearts.after_fork()
+        self._hearts.after_fork_in_child()
         self._changing = threading.Lock()
         run, self._run = self._run, None
         for pulse in list(self._pulses.values()):
@@ -324,10 +333,9 @@ def _open_dump() -> tuple[int, int, bool] | None:
     return signal, file, free_threaded
 
 
-def _titled(ident: int, frame: FrameType) -> str:
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stack = "".join(traceback.format_stack(frame))
-    return f"Thread {names.get(ident, '?')} (0x{ident:016x}):\n{stack}"
+def _lines(stack: StackSummary) -> str:
+    stack.reverse()  # `walk_stack` begins with the innermost call
+    return "".join(stack.format())
 
 
 def _sync(name: str, callback: OnStall | None) -> OnStall | None:
@@ -354,17 +362,10 @@ def _log_recovery(report: StallReport) -> None:
     logger.warning("event loop %r runs again after %.2f s", report.loop, report.lasted)
 
 
-def _each(step: Callable[[Watchdog], None]) -> Callable[[], None]:
-    def run() -> None:
-        for watchdog in list(_watchdogs):
-            step(watchdog)
-
-    return run
+def _after_fork_in_child() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(
-        before=_each(lambda w: w._hearts.before_fork()),
-        after_in_parent=_each(lambda w: w._hearts.after_fork()),
-        after_in_child=_each(lambda w: w._after_fork_in_child()),
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

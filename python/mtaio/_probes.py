@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -96,6 +97,7 @@ class ProbeServer:
         )
         self._board = _rust.ProbeBoard()
         self._thread: _rust.ProbeThread | None = None
+        self._starting = threading.Lock()
         _servers.add(self)
 
     def start(self) -> None:
@@ -104,15 +106,16 @@ class ProbeServer:
         Raises:
             ProbeError: The address can't be listened on; the message names it.
         """
-        if self._thread is None:
-            self._thread = _rust.ProbeThread(
-                self._board,
-                self._host,
-                self._asked_port,
-                max_connections=self._max_connections,
-                max_header_bytes=self._max_header_bytes,
-                header_timeout=self._header_timeout,
-            )
+        with self._starting:
+            if self._thread is None:
+                self._thread = _rust.ProbeThread(
+                    self._board,
+                    self._host,
+                    self._asked_port,
+                    max_connections=self._max_connections,
+                    max_header_bytes=self._max_header_bytes,
+                    header_timeout=self._header_timeout,
+                )
 
     def stop(self, timeout: float = 2.0) -> None:
         """Stop serving and free the port; no effect when it doesn't serve.
@@ -245,6 +248,7 @@ class ProbeServer:
 
     def _after_fork_in_child(self) -> None:
         self._board.after_fork_in_child()
+        self._starting = threading.Lock()  # another thread may have held it
         if self._thread is not None:
             self._thread.forget()
             self._thread = None

@@ -5,9 +5,22 @@
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
 //!
-//! `unsafe` is allowed in: `bindings::clock`, `probe::dump` (a signal to
-//! ourselves), `probe::thread` (signal masks, sockets and state over a fork).
+//! `unsafe` is denied but in: `bindings::clock` and `bindings::alarm` (reading
+//! the clock, timer descriptors), `bindings::cache::key` (type checks of a
+//! key), `metrics::system` (getrusage, statvfs), `probe::dump` and
+//! `probe::thread` (signals, sockets and state over a fork), and in `log`
+//! `mapping`, `ring`, `storage`, `lives`, `fork`, `thread`, `schedule` and
+//! `report` (shared memory, files, forks, signal masks, the C calendar).
 
+pub mod bucket;
+pub mod cache;
+pub mod keyed;
+pub mod limiter;
+pub mod line;
+mod lines;
+pub mod log;
+pub mod metrics;
+pub mod permits;
 pub mod probe;
 mod sync;
 

@@ -7,7 +7,7 @@ import socket
 def exchange(probes, sent: bytes, *, timeout: float = 20.0) -> bytes:
     """Send raw bytes to a server, return all it answers until it closes."""
     with socket.create_connection((probes.host, probes.port), timeout) as client:
-        # Closed in the middle of what it refuses.
+        # It may close in the middle of what it refuses.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.sendall(sent)
         return _rest(client)
@@ -15,10 +15,11 @@ def exchange(probes, sent: bytes, *, timeout: float = 20.0) -> bytes:
 
 def _rest(client: socket.socket) -> bytes:
     got = []
-    # It closed with bytes of ours unread.
-    with contextlib.suppress(ConnectionResetError):
+    try:
         while part := client.recv(65536):
             got.append(part)
+    except ConnectionResetError:
+        pass  # it closed with bytes of ours unread
     return b"".join(got)
 
 

@@ -4,9 +4,8 @@ import asyncio
 import sys
 
 from mtaio.cache import TTLCache
-from mtaio.logging import AsyncFileHandler
-
 from mtaio.health import HealthMonitor
+from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
 
 from .load import Load

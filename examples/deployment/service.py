@@ -7,14 +7,13 @@ import logging
 import math
 import time
 
-from mtaio.cache import TTLCache
-from mtaio.logging import AsyncFileHandler
-
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
+from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.exceptions import ApplicationError, RateLimitError
 from mtaio.health import HealthMonitor
+from mtaio.logging import AsyncFileHandler
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from .figures import Figures
@@ -38,11 +37,12 @@ class Deployment:
             memory_threshold=settings.memory_threshold,
         )
         self.limiter = RateLimiter(rate=settings.rate_limit, burst=settings.burst_limit)
+        self.errors = ErrorHandler()
         self.app = Application(
             rate_limiter=self.limiter,
             concurrency_limiter=ConcurrencyLimiter(limit=settings.concurrency_limit),
             timeout_manager=TimeoutManager(default_timeout=settings.default_timeout),
-            error_handler=ErrorHandler(),
+            error_handler=self.errors,
             health=self.health,
             drain_delay=settings.drain_delay,
             grace_period=settings.grace_period,
@@ -64,7 +64,7 @@ class Deployment:
 
     async def run(self) -> ExitCode:
         """Serve until asked to stop."""
-        self.app.error_handler.install()
+        self.errors.install()
         await self.app.start()
         logger.info("started on port %d", self.server.port)
         root = f"http://127.0.0.1:{self.server.port}"

@@ -29,7 +29,7 @@ class Crew:
 
     __slots__ = (
         "_parked",
-        "_strayed",
+        "_reason",
         "_tasks",
         "_ticking",
         "_waiter",
@@ -52,8 +52,8 @@ class Crew:
         self.current: object = None
         self.deadline = time.monotonic() + _SLICE_SECONDS
         self.errors: list[BaseException] = []
-        # A task was cancelled, but not by us.
-        self._strayed = False
+        # What the caller is told of tasks that were stopped, not failed.
+        self._reason: str | None = None
         # Set once: no worker takes another item.
         self.stopping = False
 
@@ -84,9 +84,9 @@ class Crew:
         await self.join()
         return task.result()
 
-    def fail(self, error: BaseException) -> None:
-        """Remember why, and cancel every task."""
-        self.errors.append(error)
+    def close(self, reason: str) -> None:
+        """Cancel every task; the caller gets `reason` as an `ExecutionError`."""
+        self._reason = reason
         self.stop()
 
     def stop(self) -> None:
@@ -111,8 +111,8 @@ class Crew:
         if cancelled is not None:
             self._report_lost()
             raise cancelled
-        if self._strayed and not self.errors:
-            self.errors.append(ExecutionError(_STRAYED))
+        if self._reason is not None and not self.errors:
+            raise ExecutionError(self._reason)
         self._surface()
 
     async def abandon(self) -> None:
@@ -168,10 +168,10 @@ class Crew:
         self._tasks.discard(task)
         if task.cancelled():
             if not self.stopping:
-                self._strayed = True
-                self.stop()
+                self.close(_STRAYED)
         elif (error := task.exception()) is not None:
-            self.fail(error)
+            self.errors.append(error)
+            self.stop()
         if not self._tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self.changed is not None:

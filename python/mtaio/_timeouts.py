@@ -172,32 +172,28 @@ class TimeoutContext:
     ) -> None:
         if on_timeout is not None and not callable(on_timeout):
             raise TypeError(f"on_timeout must be callable, got {on_timeout!r:.80}")
-        if not (
-            isinstance(exception_type, type) and issubclass(exception_type, Exception)
-        ):
-            raise TypeError(
-                f"exception_type must be an Exception class, got {exception_type!r:.80}"
-            )
+        if exception_type is not TimeoutError:
+            _check_exception_type(exception_type)
         if error_message is not None:
             error_message = _rust.text("error_message", error_message)
         self._timeout = _rust.non_negative("timeout", timeout)
         self._on_timeout = on_timeout
-        self._factory = exception_type
-        self._message = error_message or _message(self._timeout)
+        self._exception_type = exception_type
+        self._error_message = error_message
         self._scope: asyncio.Timeout | None = None
-        self._deadline = 0.0
         self._expired = False
 
     @property
-    def timeout_seconds(self) -> float:
+    def timeout(self) -> float:
         """The limit in seconds."""
         return self._timeout
 
     def remaining(self) -> float | None:
         """Seconds left, 0.0 once passed; None while not entered. Never waits."""
-        if self._scope is None:
+        when = None if self._scope is None else self._scope.when()
+        if when is None:
             return None
-        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+        return max(0.0, when - asyncio.get_running_loop().time())
 
     def has_expired(self) -> bool:
         """Whether the limit has passed, in this or the last use. Never waits."""
@@ -209,7 +205,8 @@ class TimeoutContext:
         For code that computes long without waiting, where nothing can stop it.
         """
         if self.has_expired():
-            raise self._factory(self._message)
+            self._expired = True
+            raise self._error()
 
     async def __aenter__(self) -> Self:
         if self._scope is not None:
@@ -217,7 +214,6 @@ class TimeoutContext:
         scope = _open(self._timeout)
         await scope.__aenter__()
         self._scope, self._expired = scope, False
-        self._deadline = asyncio.get_running_loop().time() + self._timeout
         return self
 
     async def __aexit__(
@@ -234,7 +230,10 @@ class TimeoutContext:
         except builtins.TimeoutError:
             self._expired = True
             await self._tell()
-            raise self._factory(self._message) from error
+            raise self._error() from error
+
+    def _error(self) -> Exception:
+        return self._exception_type(self._error_message or _message(self._timeout))
 
     async def _tell(self) -> None:
         if self._on_timeout is None:
@@ -325,6 +324,8 @@ class TimeoutGroup:
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
+        # Cancelled before its first step, the task never touches `coro`.
+        task.add_done_callback(lambda _: coro.close())
         return task
 
     async def gather(self, *, return_exceptions: bool = False) -> list[Any]:
@@ -413,6 +414,12 @@ class TimeoutGroup:
 
 def _seconds(name: str, value: float | None) -> float | None:
     return None if value is None else _rust.non_negative(name, value)
+
+
+def _check_exception_type(given: object) -> None:
+    if not (isinstance(given, type) and issubclass(given, Exception)):
+        accepted = "exception_type must be an Exception class"
+        raise TypeError(f"{accepted}, got {given!r:.80}")
 
 
 def _message(limit: float | None) -> str:

@@ -11,7 +11,12 @@ use pyo3::prelude::*;
 
 use crate::probe::{BindError, FamilyError};
 
+pyo3::import_exception!(mtaio.exceptions, CacheKeyError);
+pyo3::import_exception!(mtaio.exceptions, HandlerError);
 pyo3::import_exception!(mtaio.exceptions, ProbeError);
+pyo3::import_exception!(mtaio.exceptions, RateLimitError);
+pyo3::import_exception!(mtaio.exceptions, ResourceError);
+pyo3::import_exception!(mtaio.exceptions, ResourceLimitError);
 
 impl From<FamilyError> for PyErr {
     fn from(error: FamilyError) -> Self {

@@ -1,0 +1,482 @@
+"""A cache with a time to live per entry, bounded in number and weight.
+
+`TTLCache` keeps its entries in native shards; every call returns at once and may
+come from any thread or loop. The awaitable forms exist so that a cache behind a
+server can take its place; each has a twin with `_nowait` for synchronous code.
+Only `get_or_set`, `@cached` and the snapshots ever wait.
+"""
+
+import asyncio
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial, wraps
+from inspect import iscoroutinefunction
+from os import PathLike
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from . import _rust, _snapshot
+from ._single_flight import MISSING, Flights, Job
+
+__all__ = (
+    "CacheStats",
+    "EvictionPolicy",
+    "TTLCache",
+    "TTLFIFOCache",
+    "TTLLFUCache",
+    "TTLLRUCache",
+)
+
+T = TypeVar("T")
+D = TypeVar("D")
+R = TypeVar("R")
+P = ParamSpec("P")
+Made = TypeVar("Made", bound="TTLCache[Any]")
+
+# Entries that `load` sets between two turns of the loop: under a millisecond.
+_TURN = 500
+
+
+class EvictionPolicy(Enum):
+    """Who leaves a full cache first.
+
+    `S3FIFO` (the default) reads like FIFO but gives what is read again a second
+    life: the best hit ratio on skewed traffic, and a scan does not flush it
+    (Yang et al., SOSP 2023). `LRU`: least recently used. `LFU`: least often used,
+    among equals the least recent. `FIFO`: oldest.
+    """
+
+    S3FIFO = "s3fifo"
+    LRU = "lru"
+    LFU = "lfu"
+    FIFO = "fifo"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counted since the cache was made; `items` and `weight` are of now.
+
+    Attributes:
+        hits: Reads that found a live value.
+        misses: Reads that found none.
+        evictions: Entries that left for want of room.
+        expirations: Entries that left because their time was over.
+        loads: Computations of `get_or_set` and `@cached`.
+        load_errors: Those of them that raised.
+        items: Entries held; some may be expired and not swept yet.
+        weight: The sum of their weights; 0 without `weigher`.
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    expirations: int
+    loads: int
+    load_errors: int
+    items: int
+    weight: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits per read, 0.0 to 1.0; 0.0 before the first read."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else 0.0
+
+
+class TTLCache(_rust.Cache[T]):
+    """A cache of `T` by any hashable key; each entry lives `ttl` seconds.
+
+    An expired value is never returned. `len(cache) <= max_size` holds at every
+    moment, in any number of threads. Expired entries give their memory back a
+    few at a time as entries are set, and every `cleanup_interval` seconds while
+    the cache is entered (`async with`) or started.
+
+    No lock is held while `__eq__`, `__hash__`, `__del__` or a callback runs, so
+    they may use this cache; an error of `__eq__` or `__hash__` reaches the caller.
+
+    Args:
+        default_ttl: Seconds an entry lives, above 0; `None`: for ever.
+        max_size: Most entries, 1 or more; `None`: no bound.
+        cleanup_interval: Seconds between sweeps while started, above 0.
+        eviction_policy: Who leaves when there is no room.
+        on_evicted: Called as `on_evicted(key, value, cause)` after an entry left,
+            in the thread whose call took it out; `cause` is "size", "expired",
+            "replaced" or "deleted". Not called for `pop`. If it raises, that
+            goes to `sys.unraisablehook`. Not a coroutine function.
+        weigher: `weigher(key, value)` is an entry's weight, an int of 0 or more,
+            asked once when it is set. Needs `max_weight`.
+        max_weight: Most weight, 1 or more. What is heavier by itself isn't kept.
+        shards: Parts with a lock and a share of `max_size` each; by default one
+            per 57,344 entries of the bound, so that small caches are exact.
+        clock: Seconds, monotonic; for tests.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument out of range.
+    """
+
+    _flights: Flights
+    _cleanup_interval: float
+    _cleaner: asyncio.Task[None] | None
+
+    def __new__(
+        cls,
+        default_ttl: float | None = 300.0,
+        max_size: int | None = None,
+        cleanup_interval: float = 60.0,
+        eviction_policy: EvictionPolicy = EvictionPolicy.S3FIFO,
+        on_evicted: Callable[[Any, T, str], object] | None = None,
+        *,
+        weigher: Callable[[Any, T], int] | None = None,
+        max_weight: int | None = None,
+        shards: int | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Check every argument, then build the native cache."""
+        _check_policy(eviction_policy)
+        _check_hooks(on_evicted, weigher, max_weight)
+        interval = _rust.positive("cleanup_interval", cleanup_interval)
+        self = super().__new__(
+            cls,
+            default_ttl,
+            max_size,
+            max_weight=max_weight,
+            eviction=eviction_policy.value,
+            shards=shards,
+            on_evicted=on_evicted,
+            weigher=weigher,
+            clock=clock,
+        )
+        self._cleanup_interval = interval
+        self._cleaner = None
+        self._flights = Flights()
+        return self
+
+    @overload
+    async def get(self, key: Hashable) -> T | None: ...
+    @overload
+    async def get(self, key: Hashable, default: D) -> T | D: ...
+    async def get(self, key: Hashable, default: Any = None) -> Any:
+        """Return the live value of `key`, else `default`. Never waits.
+
+        Raises:
+            TypeError: `key` is not hashable.
+        """
+        return self.get_nowait(key, default)
+
+    async def set(self, key: Hashable, value: T, ttl: float | None = None) -> None:
+        """Hold `value` under `key` for `ttl` seconds. Never waits.
+
+        Args:
+            key: Any hashable object.
+            value: Any object.
+            ttl: Seconds, above 0; `None` for the cache's default.
+
+        Raises:
+            TypeError: `key` is not hashable, or `ttl` is not a number.
+            ValueError: `ttl` is not a finite number above 0.
+        """
+        self.set_nowait(key, value, ttl)
+
+    async def add(self, key: Hashable, value: T, ttl: float | None = None) -> bool:
+        """Store as `set` if `key` has no live value; return whether it did."""
+        return self.add_nowait(key, value, ttl)
+
+    async def touch(self, key: Hashable, ttl: float | None = None) -> bool:
+        """Give a live entry `ttl` seconds from now; return whether there was one."""
+        return self.touch_nowait(key, ttl)
+
+    async def delete(self, key: Hashable) -> bool:
+        """Take `key` out; return whether it had a live value."""
+        return self.delete_nowait(key)
+
+    async def pop(self, key: Hashable, *default: Any) -> Any:
+        """Take `key` out and return its live value, else the default.
+
+        Raises:
+            CacheKeyError: It has none, and no default was given.
+        """
+        return self.pop_nowait(key, *default)
+
+    async def get_many(
+        self, keys: Iterable[Hashable], default: Any = None
+    ) -> dict[Any, Any]:
+        """Return a dict with the live value of each of `keys`, or `default`."""
+        return self.get_many_nowait(keys, default)
+
+    async def set_many(self, items: Mapping[Any, T], ttl: float | None = None) -> None:
+        """Set every item of `items`, each as `set` would."""
+        self.set_many_nowait(items, ttl)
+
+    async def delete_many(self, keys: Iterable[Hashable]) -> int:
+        """Take `keys` out; return how many had a live value."""
+        return self.delete_many_nowait(keys)
+
+    async def clear(self) -> None:
+        """Take everything out at once; what was counted stays counted."""
+        self.clear_nowait()
+
+    async def items(self) -> list[tuple[Any, T]]:
+        """Return all live pairs, in no particular order."""
+        return self.items_nowait()
+
+    async def get_or_set(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T] | T],
+        ttl: float | None = None,
+        *,
+        stale: float = 0.0,
+    ) -> T:
+        """Return the value of `key`, computing it once for all who ask meanwhile.
+
+        The computation is a task of its own. A caller that is cancelled only
+        stops waiting; if all are, the task is cancelled. Callers in other loops
+        and threads wait for the same one; if its loop ends before it does, one
+        of them computes anew.
+
+        Args:
+            key: Any hashable object.
+            factory: Called without arguments; may return an awaitable.
+            ttl: Seconds the value lives, above 0; `None` for the default.
+            stale: For so many seconds past its `ttl` the old value is still
+                returned, at once, while one background task computes the new
+                one. An error there goes to the loop's exception handler.
+
+        Raises:
+            Exception: What `factory` raised, to everyone who waited for it; it
+                is not cached.
+            CacheError: `factory` asks for the very key it computes.
+        """
+        job = self._job(key, factory, ttl, stale)
+        if not job.stale:
+            value = self.get_nowait(key, MISSING)
+            if value is not MISSING:
+                return value
+        elif (seen := self._get_stale(key)) is not None:
+            value, is_stale = seen
+            if is_stale:
+                self._flights.refresh(job)
+            return value
+        return await self._flights.run(job)  # type: ignore[no-any-return]
+
+    def cached(
+        self,
+        function: Callable[P, Awaitable[R]] | None = None,
+        *,
+        ttl: float | None = None,
+        stale: float = 0.0,
+        key: Callable[..., Hashable] | None = None,
+    ) -> Any:
+        """Decorate a coroutine function: `get_or_set` around its calls.
+
+        Use as `@cache.cached` or `@cache.cached(ttl=60.0)`. The wrapped function
+        keeps its name and signature.
+
+        Args:
+            function: The coroutine function; left out in the second form.
+            ttl: As in `get_or_set`.
+            stale: As in `get_or_set`.
+            key: `key(*args, **kwargs)` is the key. By default it is the
+                function's module and name with its arguments, which must be
+                hashable; `f(1)` and `f(x=1)` are two keys.
+
+        Raises:
+            TypeError: What is decorated is not a coroutine function.
+        """
+        if key is not None and not callable(key):
+            raise TypeError(f"key must be callable or None, got {key!r}")
+        self._job(None, _nothing, ttl, stale)
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+            if not iscoroutinefunction(function):
+                raise TypeError(f"cached needs a coroutine function, got {function!r}")
+            key_of = key or partial(_call_key, function)
+
+            @wraps(function)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                compute = partial(function, *args, **kwargs)
+                held: Any = self
+                return await held.get_or_set(  # type: ignore[no-any-return]
+                    key_of(*args, **kwargs), compute, ttl, stale=stale
+                )
+
+            return call
+
+        return decorate if function is None else decorate(function)
+
+    async def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        encode: Callable[[Any], bytes] | None = None,
+    ) -> int:
+        """Write all live entries with their remaining times to a file.
+
+        The file is written beside `path` in another thread and put in place
+        whole, so a crash leaves the old one.
+
+        Args:
+            path: Replaced if it is there.
+            encode: Gives the bytes of keys and values that are not exactly
+                `str`, `bytes` or `int`. Nothing is ever pickled.
+
+        Returns:
+            The number of entries written.
+
+        Raises:
+            CacheSerializationError: Such a key or value, and no `encode`.
+            OSError: The file can't be written.
+        """
+        _check_codec("encode", encode)
+        file, wall = Path(path), time.time()
+        return await asyncio.to_thread(
+            lambda: _snapshot.write(file, self._records(), encode, wall)
+        )
+
+    async def load(
+        self,
+        path: str | PathLike[str],
+        *,
+        decode: Callable[[bytes], Any] | None = None,
+    ) -> int:
+        """Set the entries of a file that `save` wrote and that still live.
+
+        The time since it was saved counts, by the wall clock. The whole file is
+        checked first: after an error the cache is as it was.
+
+        Args:
+            path: The file.
+            decode: Undoes the `encode` it was saved with.
+
+        Returns:
+            The number of entries set.
+
+        Raises:
+            CacheSerializationError: The file is torn, or not a snapshot.
+            OSError: The file can't be read.
+        """
+        _check_codec("decode", decode)
+        file, wall = Path(path), time.time()
+        records = await asyncio.to_thread(lambda: _snapshot.read(file, decode, wall))
+        for at, (key, value, left) in enumerate(records):
+            self._set_left(key, value, left)
+            if at % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+        return len(records)
+
+    def stats(self) -> CacheStats:
+        """Return the counters and sizes of now; any thread."""
+        return CacheStats(*self._counters())
+
+    async def start(self) -> None:
+        """Sweep every `cleanup_interval` seconds in this loop, until `stop`."""
+        await self.stop()
+        self._cleaner = asyncio.get_running_loop().create_task(
+            _sweep_for_ever(weakref.ref(self), self._cleanup_interval)
+        )
+
+    async def stop(self) -> None:
+        """Stop sweeping; the entries stay. Harmless if not started."""
+        cleaner, self._cleaner = self._cleaner, None
+        if cleaner is None or cleaner.get_loop().is_closed():
+            return
+        if cleaner.get_loop() is asyncio.get_running_loop():
+            cleaner.cancel()
+            await asyncio.wait([cleaner])
+        else:
+            cleaner.get_loop().call_soon_threadsafe(cleaner.cancel)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    def _job(
+        self,
+        key: Hashable,
+        factory: Callable[[], Any],
+        ttl: float | None,
+        stale: float,
+    ) -> Job:
+        if not callable(factory):
+            raise TypeError(f"factory must be callable, got {factory!r}")
+        if ttl is not None:
+            ttl = _rust.positive("ttl", ttl)
+        return Job(self, key, factory, ttl, _rust.non_negative("stale", stale))
+
+
+class TTLLRUCache(TTLCache[T]):
+    """A `TTLCache` of at most `max_size` entries that evicts the least recent."""
+
+    def __new__(cls, max_size: int, **options: Any) -> Self:
+        """Take the options of `TTLCache` but its policy."""
+        return _with_policy(cls, EvictionPolicy.LRU, max_size, options)
+
+
+class TTLLFUCache(TTLCache[T]):
+    """A `TTLCache` of at most `max_size` entries that evicts the least used."""
+
+    def __new__(cls, max_size: int, **options: Any) -> Self:
+        """Take the options of `TTLCache` but its policy."""
+        return _with_policy(cls, EvictionPolicy.LFU, max_size, options)
+
+
+class TTLFIFOCache(TTLCache[T]):
+    """A `TTLCache` of at most `max_size` entries that evicts the oldest."""
+
+    def __new__(cls, max_size: int, **options: Any) -> Self:
+        """Take the options of `TTLCache` but its policy."""
+        return _with_policy(cls, EvictionPolicy.FIFO, max_size, options)
+
+
+def _with_policy(
+    cls: type[Made], policy: EvictionPolicy, max_size: int, options: dict[str, Any]
+) -> Made:
+    # `TTLCache` takes no bound; the caches named by a policy need one.
+    _rust.whole("max_size", max_size)
+    return TTLCache.__new__(cls, max_size=max_size, eviction_policy=policy, **options)
+
+
+def _check_policy(policy: object) -> None:
+    if not isinstance(policy, EvictionPolicy):
+        raise TypeError(f"eviction_policy must be an EvictionPolicy, got {policy!r}")
+
+
+def _check_hooks(on_evicted: object, weigher: object, max_weight: object) -> None:
+    for name, hook in (("on_evicted", on_evicted), ("weigher", weigher)):
+        if iscoroutinefunction(hook):
+            raise TypeError(f"{name} must be a plain function, got {hook!r}")
+    if (weigher is None) != (max_weight is None):
+        raise ValueError("weigher and max_weight must be given together")
+
+
+def _check_codec(name: str, codec: Any) -> None:
+    if codec is not None and not callable(codec):
+        raise TypeError(f"{name} must be callable or None, got {codec!r}")
+
+
+def _call_key(function: Any, *args: Any, **kwargs: Any) -> Hashable:
+    name = f"{function.__module__}.{function.__qualname__}"
+    return (name, args, *sorted(kwargs.items()))
+
+
+def _nothing() -> None:
+    """A factory for arguments that are only checked."""
+
+
+async def _sweep_for_ever(cache: "weakref.ref[TTLCache[Any]]", interval: float) -> None:
+    """Sweep until the cache is gone, a bounded step per turn of the loop."""
+    while (held := cache()) is not None:
+        shards = held._shards
+        del held
+        await asyncio.sleep(interval)
+        for at in range(shards):
+            while (held := cache()) is not None and not held._sweep(at):
+                del held
+                await asyncio.sleep(0)

@@ -1,0 +1,179 @@
+//! What every call of the cache does around the core: time, weight, what left.
+
+use pyo3::prelude::*;
+
+use super::key::{PyProbe, is_collected};
+use super::{PyCache, args};
+use crate::cache::{Cause, Entry, Gone, Leaving};
+
+pub(super) type Left = Leaving<Py<PyAny>, Py<PyAny>>;
+
+/// A live entry: key, value, deadline.
+type Live = (Py<PyAny>, Py<PyAny>, u64);
+
+/// The caller's functions. Behind a lock only so that the collector can clear
+/// them; a cache without any never takes it.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) on_evicted: Option<Py<PyAny>>,
+    pub(super) weigher: Option<Py<PyAny>>,
+}
+
+pub(super) fn nanoseconds(seconds: f64) -> u64 {
+    // Saturates: 584 years is for ever.
+    (seconds * 1e9) as u64
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Size => "size",
+        Cause::Expired => "expired",
+        Cause::Replaced => "replaced",
+        Cause::Deleted => "deleted",
+    }
+}
+
+pub(super) fn hash_of(key: &Bound<'_, PyAny>) -> PyResult<u64> {
+    Ok(key.hash()? as u64)
+}
+
+impl PyCache {
+    pub(super) fn now(&self, py: Python<'_>) -> PyResult<u64> {
+        self.clock.now_ns(py)
+    }
+
+    /// When an entry set now expires.
+    pub(super) fn deadline(&self, ttl: Option<&Bound<'_, PyAny>>, now: u64) -> PyResult<u64> {
+        let ttl = match ttl {
+            Some(ttl) => Some(nanoseconds(args::positive("ttl", ttl)?)),
+            None => self.default_ttl,
+        };
+        Ok(ttl.map_or(u64::MAX, |ttl| now.saturating_add(ttl)))
+    }
+
+    fn weight_of(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+        if !self.weighed {
+            return Ok(0);
+        }
+        let py = key.py();
+        let weigher = self.hooks.lock().weigher.as_ref().map(|w| w.clone_ref(py));
+        let Some(weigher) = weigher else { return Ok(0) };
+        let weight = weigher.bind(py).call1((key, value))?;
+        args::whole("weigher(key, value)", &weight, 0)
+    }
+
+    pub(super) fn entry(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        deadline: u64,
+    ) -> PyResult<Entry<Py<PyAny>, Py<PyAny>>> {
+        Ok(Entry {
+            weight: self.weight_of(key, value)?,
+            traced: is_collected(value) || is_collected(key),
+            key: key.clone().unbind(),
+            value: value.clone().unbind(),
+            deadline,
+            grace: 0,
+        })
+    }
+
+    pub(super) fn set(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        grace: u64,
+    ) -> PyResult<()> {
+        let now = self.now(key.py())?;
+        self.set_until(key, value, self.deadline(ttl, now)?, grace, now)
+    }
+
+    pub(super) fn set_until(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        deadline: u64,
+        grace: u64,
+        now: u64,
+    ) -> PyResult<()> {
+        let hash = hash_of(key)?;
+        let mut entry = self.entry(key, value, deadline)?;
+        entry.grace = grace;
+        let mut left = Left::default();
+        let done = self
+            .core
+            .set(hash, &PyProbe::new(key), entry, now, &mut left);
+        self.release(key.py(), left);
+        done
+    }
+
+    pub(super) fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        let py = key.py();
+        let hash = hash_of(key)?;
+        let now = self.now(py)?;
+        let mut left = Left::default();
+        let probe = PyProbe::new(key);
+        let found = self
+            .core
+            .get(hash, &probe, now, |value| value.clone_ref(py), &mut left);
+        self.release(py, left);
+        found
+    }
+
+    /// Takes the entry out; whether it was live.
+    pub(super) fn remove(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let hash = hash_of(key)?;
+        let now = self.now(key.py())?;
+        let mut left = Left::default();
+        let live = self.core.delete(hash, &PyProbe::new(key), now, &mut left)?;
+        self.release(key.py(), left);
+        Ok(live)
+    }
+
+    /// Tells the hook of each that left, then drops it; no lock is held. A hook
+    /// that raises is reported through `sys.unraisablehook`, and the next runs.
+    #[inline]
+    pub(super) fn release(&self, py: Python<'_>, left: Left) {
+        if !self.watched || left.is_empty() {
+            return;
+        }
+        self.tell(py, left);
+    }
+
+    #[cold]
+    pub(super) fn tell(
+        &self,
+        py: Python<'_>,
+        left: impl IntoIterator<Item = Gone<Py<PyAny>, Py<PyAny>>>,
+    ) {
+        let hook = self
+            .hooks
+            .lock()
+            .on_evicted
+            .as_ref()
+            .map(|h| h.clone_ref(py));
+        let Some(hook) = hook else { return };
+        for gone in left {
+            let told = hook
+                .bind(py)
+                .call1((gone.key, gone.value, cause_name(gone.cause)));
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(hook.bind(py)));
+            }
+        }
+    }
+
+    /// Handles on all live entries with their deadlines, one shard locked at a
+    /// time.
+    pub(super) fn live(&self, py: Python<'_>) -> PyResult<Vec<Live>> {
+        let now = self.now(py)?;
+        let mut all = Vec::new();
+        for at in 0..self.core.shard_count() {
+            self.core.each(at, now, |key, value, deadline| {
+                all.push((key.clone_ref(py), value.clone_ref(py), deadline));
+            });
+        }
+        Ok(all)
+    }
+}

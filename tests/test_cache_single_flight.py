@@ -1,0 +1,386 @@
+"""`get_or_set` and `@cached`: one computation, however many wait for it."""
+
+import asyncio
+import gc
+import inspect
+import threading
+
+import pytest
+
+from mtaio.cache import TTLCache
+from mtaio.exceptions import CacheError
+
+
+class Factory:
+    """Counts its calls; each gives its number once the gate is open."""
+
+    def __init__(self, error=None):
+        self.calls = 0
+        self.cancelled = 0
+        self.error = error
+        self.gate = asyncio.Event()
+
+    async def __call__(self):
+        self.calls += 1
+        number = self.calls
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return number
+
+
+async def turns(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def waiting(cache, factory, count, **options):
+    return [
+        asyncio.create_task(cache.get_or_set("key", factory, **options))
+        for _ in range(count)
+    ]
+
+
+async def test_ten_who_ask_share_one_computation():
+    cache, factory = TTLCache[int](), Factory()
+    tasks = waiting(cache, factory, 10)
+    await turns()
+    factory.gate.set()
+
+    assert await asyncio.gather(*tasks) == [1] * 10
+    assert factory.calls == 1
+    assert await cache.get_or_set("key", factory) == 1
+    assert cache.stats().loads == 1
+    assert cache.stats().load_errors == 0
+
+
+async def test_the_first_callers_cancellation_takes_nobody_down():
+    cache, factory = TTLCache[int](), Factory()
+    first, *others = waiting(cache, factory, 10)
+    await turns()
+
+    first.cancel()
+    await turns()
+    factory.gate.set()
+
+    assert await asyncio.gather(*others) == [1] * 9
+    assert first.cancelled()
+    assert factory.calls == 1
+
+
+async def test_when_all_callers_are_cancelled_so_is_the_computation():
+    cache, factory = TTLCache[int](), Factory()
+    tasks = waiting(cache, factory, 3)
+    await turns()
+
+    for task in tasks:
+        task.cancel()
+    await turns(10)
+
+    assert factory.cancelled == 1
+    assert len(asyncio.all_tasks()) == 1
+    factory.gate.set()
+    assert await cache.get_or_set("key", factory) == 2
+
+
+async def test_who_comes_just_after_the_last_cancellation_is_served():
+    cache, factory = TTLCache[int](), Factory()
+    (only,) = waiting(cache, factory, 1)
+    await turns()
+
+    only.cancel()
+    (late,) = waiting(cache, factory, 1)
+    await turns(10)
+    factory.gate.set()
+
+    assert await late in (1, 2)
+
+
+async def test_an_error_reaches_all_who_waited_and_is_not_cached():
+    cache, factory = TTLCache[int](), Factory(error=LookupError("no such user"))
+    tasks = waiting(cache, factory, 10)
+    await turns()
+    factory.gate.set()
+
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert results == [factory.error] * 10
+    assert factory.calls == 1
+    factory.error = None
+    assert await cache.get_or_set("key", factory) == 2
+    assert (cache.stats().loads, cache.stats().load_errors) == (2, 1)
+
+
+async def test_a_plain_factory_and_a_plain_value_do_too():
+    cache = TTLCache[int]()
+
+    assert await cache.get_or_set("key", lambda: 7) == 7
+    assert await cache.get_or_set("none", lambda: None) is None
+    assert await cache.get_or_set("none", lambda: 1) is None
+
+
+async def test_a_factory_that_cancels_itself_is_an_error_not_a_cancellation():
+    cache = TTLCache[int]()
+
+    async def factory():
+        raise asyncio.CancelledError
+
+    with pytest.raises(CacheError, match="computing 'key' was cancelled"):
+        await cache.get_or_set("key", factory)
+
+
+async def test_a_factory_that_asks_for_its_own_key_is_told():
+    cache = TTLCache[int]()
+
+    async def direct():
+        return await cache.get_or_set("a", direct)
+
+    async def by_task():
+        return await asyncio.create_task(cache.get_or_set("a", direct))
+
+    async def ring():
+        return await cache.get_or_set("b", lambda: cache.get_or_set("a", ring))
+
+    for factory in (direct, by_task, ring):
+        with pytest.raises(CacheError, match="asks for its own key"):
+            await asyncio.wait_for(cache.get_or_set("a", factory), 5)
+
+
+async def test_a_factory_may_ask_for_another_key():
+    cache = TTLCache[int]()
+
+    async def outer():
+        return 1 + await cache.get_or_set("inner", lambda: 1)
+
+    assert await cache.get_or_set("outer", outer) == 2
+
+
+async def test_a_stale_value_is_served_while_one_refreshes(clock):
+    cache, factory = TTLCache[int](clock=clock), Factory()
+    factory.gate.set()
+    assert await cache.get_or_set("key", factory, 10.0, stale=5.0) == 1
+
+    clock.advance(12.0)
+    assert await cache.get("key") is None, "only those who ask for stale get it"
+    factory.gate.clear()
+    served = [await cache.get_or_set("key", factory, 10.0, stale=5.0) for _ in "abc"]
+    await turns()
+    factory.gate.set()
+    await turns(10)
+
+    assert served == [1, 1, 1]
+    assert factory.calls == 2
+    assert await cache.get_or_set("key", factory, 10.0, stale=5.0) == 2
+
+
+async def test_past_its_grace_a_stale_value_is_gone(clock):
+    cache, factory = TTLCache[int](clock=clock), Factory()
+    factory.gate.set()
+    await cache.get_or_set("key", factory, 10.0, stale=5.0)
+
+    clock.advance(15.0)
+
+    assert await cache.get_or_set("key", factory, 10.0, stale=5.0) == 2
+
+
+async def test_a_failed_refresh_is_reported_and_the_stale_value_stays(clock):
+    cache, factory = TTLCache[int](clock=clock), Factory()
+    reports = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, c: reports.append(c))
+    factory.gate.set()
+    await cache.get_or_set("key", factory, 10.0, stale=50.0)
+    clock.advance(12.0)
+    factory.error = OSError("database away")
+
+    for _ in range(2):
+        assert await cache.get_or_set("key", factory, 10.0, stale=50.0) == 1
+        await turns(10)
+
+    assert [report["exception"] for report in reports] == [factory.error] * 2
+    assert "stale value of 'key'" in reports[0]["message"]
+
+
+async def test_a_caller_who_joins_a_refresh_may_leave_it(clock):
+    cache, factory = TTLCache[int](clock=clock), Factory()
+    factory.gate.set()
+    await cache.get_or_set("key", factory, 10.0, stale=5.0)
+    clock.advance(12.0)
+    factory.gate.clear()
+    await cache.get_or_set("key", factory, 10.0, stale=5.0)
+    (joined,) = waiting(cache, factory, 1)
+    await turns()
+
+    joined.cancel()
+    await turns(10)
+    factory.gate.set()
+    await turns(10)
+
+    assert factory.cancelled == 0
+    assert cache.get_nowait("key") == 2
+
+
+async def test_cached_keeps_name_and_signature_and_computes_once():
+    cache = TTLCache[int]()
+    calls = []
+
+    @cache.cached(ttl=60.0)
+    async def double(number: int, *, plus: int = 0) -> int:
+        """Twice the number."""
+        calls.append(number)
+        return 2 * number + plus
+
+    assert await asyncio.gather(*(double(3) for _ in range(5))) == [6] * 5
+    assert await double(3, plus=1) == 7
+    assert await double(4) == 8
+    assert calls == [3, 3, 4]
+    assert double.__name__ == "double"
+    assert double.__doc__ == "Twice the number."
+    assert list(inspect.signature(double).parameters) == ["number", "plus"]
+    assert inspect.iscoroutinefunction(double)
+
+
+async def test_cached_takes_a_key_and_two_functions_do_not_meet():
+    cache = TTLCache[str]()
+
+    @cache.cached
+    async def one(name):
+        return f"one {name}"
+
+    @cache.cached(key=lambda name: name.lower())
+    async def two(name):
+        return f"two {name}"
+
+    assert await one("A") == "one A"
+    assert await two("A") == "two A"
+    assert await two("a") == "two A"
+    assert await one("a") == "one a"
+
+
+def test_cached_wants_a_coroutine_function_and_a_callable_key():
+    cache = TTLCache[int]()
+    with pytest.raises(TypeError, match="needs a coroutine function"):
+        cache.cached(len)
+    with pytest.raises(TypeError, match="key must be callable"):
+        cache.cached(key="user")
+
+
+@pytest.mark.parametrize("options", [{"stale": -1}, {"stale": True}, {"ttl": 0}])
+async def test_bad_times_are_told_before_anything_is_computed(options):
+    factory = Factory()
+    with pytest.raises((TypeError, ValueError), match="must be a finite number"):
+        await TTLCache[int]().get_or_set("key", factory, **options)
+    with pytest.raises(TypeError, match="factory must be callable"):
+        await TTLCache[int]().get_or_set("key", 1)
+    assert factory.calls == 0
+
+
+class Spiteful:
+    """Equal to nothing, and says so with an error once armed."""
+
+    armed = False
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        if Spiteful.armed:
+            raise ArithmeticError("no comparison")
+        return self is other
+
+
+async def test_an_error_of_a_keys_eq_reaches_the_caller_and_hangs_nobody():
+    cache = TTLCache[int]()
+    cache.set_nowait(Spiteful(), 0)
+    Spiteful.armed = True
+    try:
+        with pytest.raises(ArithmeticError, match="no comparison"):
+            await asyncio.wait_for(cache.get_or_set(Spiteful(), lambda: 1), 5)
+    finally:
+        Spiteful.armed = False
+    assert await cache.get_or_set(Spiteful(), lambda: 1) == 1
+
+
+def in_threads(count, main):
+    """Run `main(at)` in a loop of its own in each of `count` threads."""
+    results = [None] * count
+
+    def run(at):
+        results[at] = asyncio.run(main(at))
+
+    threads = [threading.Thread(target=run, args=(at,)) for at in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+def test_loops_in_four_threads_share_one_computation():
+    cache = TTLCache[int]()
+    calls = []
+    start = threading.Barrier(4)
+
+    async def factory():
+        calls.append(threading.current_thread())
+        await asyncio.sleep(0.05)
+        return 7
+
+    async def main(_):
+        await asyncio.to_thread(start.wait)
+        return await asyncio.gather(
+            *(cache.get_or_set("key", factory) for _ in range(5))
+        )
+
+    assert in_threads(4, main) == [[7] * 5] * 4
+    assert len(calls) == 1
+
+
+def test_a_loop_that_ends_early_leaves_the_others_served():
+    cache = TTLCache[int]()
+    flying, left = threading.Event(), threading.Event()
+    calls = []
+
+    async def factory():
+        calls.append(1)
+        if len(calls) == 1:
+            flying.set()
+            await asyncio.sleep(3600)
+        return len(calls)
+
+    async def main(at):
+        if at == 0:
+            task = asyncio.create_task(cache.get_or_set("key", factory))
+            await asyncio.to_thread(left.wait)
+            return task.done()
+        await asyncio.to_thread(flying.wait)
+        waiter = asyncio.create_task(cache.get_or_set("key", factory))
+        await asyncio.sleep(0.01)
+        left.set()
+        return await waiter
+
+    assert in_threads(3, main) == [False, 2, 2]
+
+
+def test_a_loop_closed_without_a_word_does_not_block_the_key():
+    cache = TTLCache[int]()
+    loop = asyncio.new_event_loop()
+    never = loop.create_future()
+    task = loop.create_task(cache.get_or_set("key", lambda: never))
+    for _ in range(3):
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def main():
+        return await asyncio.wait_for(cache.get_or_set("key", lambda: 1), 5)
+
+    assert asyncio.run(main()) == 1
+    assert not task.done()
+    # The loop would log the task it left pending; nothing else may come.
+    loop.set_exception_handler(lambda *_: None)
+    del task
+    gc.collect()

@@ -1,0 +1,142 @@
+"""`save` and `load`: what lives comes back with the time it had left."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtaio import _snapshot
+from mtaio.cache import TTLCache
+from mtaio.exceptions import CacheSerializationError
+
+PLAIN = st.one_of(st.text(), st.binary(), st.integers())
+
+
+@given(records=st.dictionaries(PLAIN, PLAIN), left=st.floats(0.001, 1e9))
+def test_plain_keys_and_values_come_back_as_they_were(tmp_path_factory, records, left):
+    path = tmp_path_factory.getbasetemp() / "plain"
+    _snapshot.write(path, [(k, v, left) for k, v in records.items()], None, wall=5.0)
+
+    back = _snapshot.read(path, None, wall=5.0)
+
+    assert {k: v for k, v, _ in back} == records
+    assert all(type(k) in (str, bytes, int) for k, _, _ in back)
+    assert all(remaining == left for _, _, remaining in back)
+
+
+async def test_remaining_times_survive(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    cache = TTLCache[str](default_ttl=None, clock=clock)
+    cache.set_nowait("for ever", "x")
+    cache.set_nowait("long", "y", 100.0)
+    cache.set_nowait("short", "z", 5.0)
+    clock.advance(1.0)
+    assert await cache.save(tmp_path / "snapshot") == 3
+
+    monkeypatch.setattr(time, "time", lambda: 1004.0)
+    other = TTLCache[str](default_ttl=1.0, clock=clock)
+    assert await other.load(tmp_path / "snapshot") == 2
+
+    assert sorted(other) == ["for ever", "long"]
+    clock.advance(94.999)
+    assert sorted(other) == ["for ever", "long"]
+    clock.advance(0.001)
+    assert sorted(other) == ["for ever"]
+
+
+async def test_a_wall_clock_set_back_gives_no_extra_time(tmp_path, clock, monkeypatch):
+    cache = TTLCache[str](default_ttl=10.0, clock=clock)
+    cache.set_nowait("key", "x")
+    await cache.save(tmp_path / "snapshot")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+
+    await cache.load(tmp_path / "snapshot")
+
+    clock.advance(10.0)
+    assert cache.get_nowait("key") is None
+
+
+async def test_other_types_go_through_the_callers_codec(tmp_path):
+    path = tmp_path / "snapshot"
+    cache = TTLCache[object]()
+    cache.set_nowait("plain", "text")
+    cache.set_nowait("object", {"a": [1, 2]})
+    cache.set_nowait("bool", True)
+
+    await cache.save(path, encode=lambda item: json.dumps(item).encode())
+    other = TTLCache[object]()
+    with pytest.raises(CacheSerializationError, match="pass decode="):
+        await other.load(path)
+    assert len(other) == 0
+    await other.load(path, decode=json.loads)
+
+    assert dict(other.items_nowait()) == dict(cache.items_nowait())
+    assert other.get_nowait("bool") is True
+
+
+async def test_a_value_without_a_codec_is_an_error_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "snapshot"
+    path.write_bytes(b"old")
+    cache = TTLCache[object]()
+    cache.set_nowait("object", [1])
+
+    with pytest.raises(CacheSerializationError, match="got list; pass encode="):
+        await cache.save(path)
+    with pytest.raises(TypeError, match=r"encode\(\) must return bytes, got str"):
+        await cache.save(path, encode=str)
+
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["snapshot"]
+
+
+@pytest.fixture
+def snapshot(tmp_path) -> Path:
+    path = tmp_path / "snapshot"
+    _snapshot.write(path, [("key", b"value", None), (1, -2, 3.0)], None, wall=0.0)
+    return path
+
+
+async def assert_refused(path, match):
+    cache = TTLCache[object]()
+    cache.set_nowait("mine", 1)
+    with pytest.raises(CacheSerializationError, match=match):
+        await cache.load(path)
+    assert cache.items_nowait() == [("mine", 1)]
+
+
+async def test_a_file_torn_anywhere_is_an_error_and_changes_nothing(snapshot):
+    whole = snapshot.read_bytes()
+    for end in range(len(whole)):
+        snapshot.write_bytes(whole[:end])
+        await assert_refused(snapshot, "is torn|is not a cache snapshot")
+    snapshot.write_bytes(whole + b"\0")
+    await assert_refused(snapshot, "is torn")
+
+
+async def test_any_changed_byte_is_an_error(snapshot):
+    whole = bytearray(snapshot.read_bytes())
+    for at in range(len(whole)):
+        whole[at] ^= 0x40
+        snapshot.write_bytes(whole)
+        await assert_refused(snapshot, "is torn|is not a cache snapshot")
+        whole[at] ^= 0x40
+
+
+async def test_a_foreign_file_is_an_error(tmp_path):
+    path = tmp_path / "foreign"
+    for content in (b"", b"\x80\x04N.", b"mtaio cache 2\n" + bytes(100)):
+        path.write_bytes(content)
+        await assert_refused(path, "is not a cache snapshot")
+    with pytest.raises(FileNotFoundError):
+        await TTLCache[int]().load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["encode", "decode"])
+async def test_a_codec_must_be_callable(tmp_path, name):
+    method = {"encode": TTLCache[int]().save, "decode": TTLCache[int]().load}[name]
+    with pytest.raises(TypeError, match=f"{name} must be callable or None"):
+        await method(tmp_path / "x", **{name: 1})

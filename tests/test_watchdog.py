@@ -91,7 +91,7 @@ async def test_the_stack_is_had_while_c_code_holds_the_interpreter(
     on_stalled_thread, capfd, monkeypatch
 ):
     if on_stalled_thread:  # the way of free-threaded builds
-        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+        monkeypatch.setattr(_watchdog, "_FREE_THREADED", True)
     reports = Reports()
 
     async with reports.watchdog():
@@ -109,6 +109,23 @@ async def test_the_stack_is_had_while_c_code_holds_the_interpreter(
     shouted = capfd.readouterr().err
     assert 'event loop "main" has not run for' in shouted
     assert begun.stack in shouted
+
+
+@linux
+@pytest.mark.parametrize("stuck", [spin, wait_for_a_lock])
+async def test_a_free_threaded_build_takes_the_stack_by_signal(stuck, monkeypatch):
+    monkeypatch.setattr(_watchdog, "_FREE_THREADED", True)
+    reports = Reports()
+
+    async with reports.watchdog():
+        await asyncio.sleep(STALL / 2)
+        stuck()
+        begun, _ = await reports.next()
+        ended, _ = await reports.next()
+
+    assert f" in {stuck.__name__}\n" in begun.stack
+    assert not begun.interpreter_held
+    assert ended.ended
 
 
 @linux

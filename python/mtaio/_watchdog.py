@@ -29,6 +29,8 @@ _LONGEST_PERIOD = 0.25
 # What `stop` grants a callback that is being run.
 _JOIN_SECONDS = 1.0
 
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
 OnStall = Callable[[StallReport], object]
 
 _watchdogs: "weakref.WeakSet[Watchdog]" = weakref.WeakSet()
@@ -49,7 +51,9 @@ class Watchdog:
     second, CPython's `faulthandler` writes it from a signal handler on a signal
     nobody uses (Linux only; elsewhere the report has no stack). Its limits are
     then `faulthandler`'s: 100 threads, 100 frames each, no source lines, and a
-    remote risk of a crash if the interpreter is released just then.
+    remote risk of a crash if the interpreter is released just then. On
+    free-threaded builds that is the only way, `all_threads` is not had, and the
+    signal goes to the stalled thread, whose system call it interrupts.
 
     Feed it to a `ProbeServer` by `add_watchdog` for metrics and `/livez`.
 
@@ -186,12 +190,18 @@ class Watchdog:
         pulse.stop()
 
     def _capture(self, key: int) -> str | None:
-        """Return the stack of the loop with that heart; None if it doesn't run."""
+        """Return the stack of the loop with that heart; None if it doesn't run.
+
+        Empty on free-threaded builds: there `sys._current_frames` stops all
+        threads and would wait for one that is stuck in C, so the signal does it.
+        """
         pulse = self._pulses.get(key)
         if pulse is None or not pulse.loop.is_running():
             if pulse is not None and pulse.loop.is_closed():
                 self._drop(pulse)
             return None
+        if _FREE_THREADED:
+            return ""
         # All lines first, their source text later: reading files lets other
         # threads run on.
         stacks = {
@@ -327,10 +337,13 @@ def _open_dump() -> tuple[int, int, bool] | None:
     signal = _rust.free_signal()
     if signal is None:
         return None
-    free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
-    file = os.memfd_create("mtaio-stacks")
-    faulthandler.register(signal, file=file, all_threads=not free_threaded, chain=False)
-    return signal, file, free_threaded
+    try:
+        file = os.memfd_create("mtaio-stacks")
+    except OSError:  # a sandbox without it: reports come without such stacks
+        return None
+    all_threads = not _FREE_THREADED
+    faulthandler.register(signal, file=file, all_threads=all_threads, chain=False)
+    return signal, file, _FREE_THREADED
 
 
 def _lines(stack: StackSummary) -> str:

@@ -205,9 +205,14 @@ impl PyWatchdogThread {
         }
     }
 
-    /// The stack for `ticket`; None says that its loop isn't running.
+    /// The stack for `ticket`; empty leaves it to the signal, None says that
+    /// the loop isn't running.
     fn answer(&self, ticket: u64, stack: Option<String>) {
-        let capture = stack.map_or(Capture::NotRunning, Capture::Stack);
+        let capture = match stack {
+            None => Capture::NotRunning,
+            Some(stack) if stack.is_empty() => Capture::Elsewhere,
+            Some(stack) => Capture::Stack(stack),
+        };
         self.desk.answer(ticket, capture);
     }
 

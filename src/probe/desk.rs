@@ -29,6 +29,8 @@ pub enum Task {
 pub enum Capture {
     /// The stack, as text.
     Stack(String),
+    /// Python runs but leaves the stack to the signal.
+    Elsewhere,
     /// The loop isn't running, so it isn't stalled.
     NotRunning,
 }

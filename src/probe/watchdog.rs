@@ -108,10 +108,11 @@ impl Watching {
     }
 
     fn suspect(&mut self, heart: &Arc<Heart>, beat: u64, age_ns: u64) {
-        let (stack, held) = match self.stack(heart) {
+        let (stack, held) = match self.desk.capture(heart, PATIENCE, LONGEST_CAPTURE) {
             Some(Capture::NotRunning) => return heart.pause(beat),
             Some(Capture::Stack(stack)) => (Some(stack), false),
-            None => (self.signal.as_mut().and_then(|s| s.stack(&heart.who)), true),
+            Some(Capture::Elsewhere) => (self.signalled(heart), false),
+            None => (self.signalled(heart), true),
         };
         heart.confirm(beat);
         if held {
@@ -126,8 +127,8 @@ impl Watching {
         });
     }
 
-    fn stack(&self, heart: &Arc<Heart>) -> Option<Capture> {
-        self.desk.capture(heart, PATIENCE, LONGEST_CAPTURE)
+    fn signalled(&mut self, heart: &Heart) -> Option<String> {
+        self.signal.as_mut().and_then(|s| s.stack(&heart.who))
     }
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +144,11 @@ def test_every_setting_has_a_variable_that_explains_it():
     assert len(listed) == len(dataclasses.fields(Settings))
     assert listed["MTAIO_CACHE_TTL"].default == 300.0
     assert all(each.accepts and each.meaning for each in listed.values())
+
+
+def test_the_documented_table_is_what_the_code_reads():
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+
+    assert config.as_markdown() in page.read_text("utf-8"), (
+        "write it anew: python .ci/settings.py"
+    )

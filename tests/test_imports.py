@@ -21,6 +21,7 @@ OWNER = {
     "_top": "__main__",
     "_asgi": "app",
     "_components": "app",
+    "_doctor": "app",
     "_errors": "app",
     "_inflight": "app",
     "_lifecycle": "app",

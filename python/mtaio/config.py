@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from . import _rust
 from .exceptions import SettingsError
 
-__all__ = ("PREFIX", "Settings", "Variable", "variables")
+__all__ = ("PREFIX", "Settings", "Variable", "as_markdown", "variables")
 
 PREFIX = "MTAIO_"
 
@@ -180,6 +180,16 @@ def variables() -> tuple[Variable, ...]:
         )
         for each in fields(Settings)
     )
+
+
+def as_markdown() -> str:
+    """The table of `docs/settings.md`, one row a variable."""
+    rows = [
+        f"| `{each.name}` | `{each.default}` | {each.accepts} | {each.meaning} |"
+        for each in variables()
+    ]
+    head = ["| variable | default | accepts | meaning |", "|---|---|---|---|"]
+    return "\n".join(head + rows) + "\n"
 
 
 def _variable(name: str) -> str:

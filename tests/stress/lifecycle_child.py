@@ -15,7 +15,9 @@ from mtaio.monitoring import ProbeServer
 
 
 def say(*words):
-    print(*words, flush=True)
+    # In one write: several processes may share the pipe.
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 class Ready:

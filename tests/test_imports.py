@@ -26,6 +26,7 @@ OWNER = {
     "_inflight": "app",
     "_lifecycle": "app",
     "_notify": "app",
+    "_reload": "app",
     "_signals": "app",
     "_tasks": "app",
     "_single_flight": "cache",

@@ -69,6 +69,7 @@ class Deployment:
             log=log,
             load=self.load,
         )
+        self.app.on_reload(reload_settings)
         self._add_checks(log)
         self._add_components()
 
@@ -157,6 +158,11 @@ def setup_logging(settings: Settings) -> AsyncFileHandler:
     logger.setLevel(settings.log_level)
     logger.addHandler(handler)
     return handler
+
+
+def reload_settings() -> None:
+    """At SIGHUP: what can change without a restart."""
+    logger.setLevel(Settings.from_env().log_level)
 
 
 async def deploy(settings: Settings) -> ExitCode:

@@ -308,3 +308,8 @@ impl TokenBucket {
             .map(|_| ())
     }
 }
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_bucket;
+#[cfg(all(test, not(feature = "loom")))]
+mod tests;

@@ -6,8 +6,7 @@
 
 use crate::bucket::{Quota, Refused, TokenBucket};
 use crate::line::{Grant, Left, Line};
-use parking_lot::{Mutex, MutexGuard};
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// What `join` came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl Limiter {
     pub(crate) fn over(bucket: TokenBucket) -> Self {
         Self {
             bucket,
-            line: Mutex::default(),
+            line: Mutex::new(Line::default()),
             granted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }

@@ -307,6 +307,48 @@ async def test_run_gives_the_result_or_the_error():
         await executor.run(fail())
 
 
+def test_runs_share_max_workers_places_first_come_first_served():
+    async def main():
+        work, executor = Peak(), TaskExecutor(3)
+        got = await asyncio.gather(*(executor.run(work(n)) for n in range(9)))
+        assert got == list(range(9))
+        assert work.most == 3
+        assert asyncio.get_running_loop().time() == pytest.approx(1003)
+
+    virtual_time.run(main())
+
+
+def test_a_run_inside_a_run_shares_its_place():
+    async def main():
+        executor = TaskExecutor(1)
+
+        async def outer():
+            inner = await executor.run(double(2))
+
+            async def again(n):
+                return await executor.run(double(n))
+
+            return inner, await executor.map(again, [5, 6])
+
+        assert await executor.run(outer()) == (4, [10, 12])
+
+    virtual_time.run(main())
+
+
+def test_the_timeout_of_a_run_covers_its_wait_for_a_place():
+    async def main():
+        executor = TaskExecutor(1)
+        first = asyncio.create_task(executor.run(asyncio.sleep(10)))
+        await asyncio.sleep(0)
+        with pytest.raises(OurTimeoutError):
+            await executor.run(asyncio.sleep(0), timeout=1)
+        assert asyncio.get_running_loop().time() == pytest.approx(1001)
+        await first
+        await executor.run(asyncio.sleep(0))
+
+    virtual_time.run(main())
+
+
 def test_run_is_limited_by_its_timeout():
     async def main():
         with pytest.raises(OurTimeoutError, match="timed out after 2 seconds"):

@@ -3,13 +3,19 @@
 import datetime
 import logging
 import os
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from . import _log_options, _rust
 from ._log_options import LogStats, OnError
+from ._log_json import JsonFormatter
 from ._log_progress import Flush, on_loop_thread, wait_at_exit
 
-__all__ = ("AsyncFileHandler", "AsyncLogHandler", "AsyncRotatingFileHandler")
+__all__ = (
+    "AsyncFileHandler",
+    "AsyncJsonFileHandler",
+    "AsyncLogHandler",
+    "AsyncRotatingFileHandler",
+)
 
 # What decides a line and its fate; overriding one makes `handle` call `emit`.
 _DECIDE = ("emit", "format", "terminator", "_accept", "_encode")
@@ -148,7 +154,7 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
             process ends is written by the next one that opens the log.
         """
         limit = self._limit(timeout)
-        progress = self._begin_close(limit)
+        progress = self._begin_close()
         return await Flush(progress, limit)
 
     def close(self) -> None:
@@ -158,13 +164,13 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         does, for as long. A record logged after this opens the log again, as
         with the standard library's handlers.
         """
-        progress = self._begin_close(self._close_timeout)
+        progress = self._begin_close()
         if progress is not None and not on_loop_thread():
             progress.wait(self._close_timeout)
 
-    def _begin_close(self, timeout: float) -> _rust.LogProgress | None:
+    def _begin_close(self) -> _rust.LogProgress | None:
         progress = self._close()
-        wait_at_exit(progress, timeout)
+        wait_at_exit(progress, self._close_timeout)
         logging.Handler.close(self)
         return progress
 
@@ -317,6 +323,13 @@ class AsyncFileHandler(AsyncLogHandler):
 
 class AsyncRotatingFileHandler(AsyncFileHandler):
     """`AsyncFileHandler` under 0.1.0's name for the one that rotates."""
+
+
+class AsyncJsonFileHandler(AsyncFileHandler):
+    """`AsyncFileHandler` whose formatter, unless given, is a `JsonFormatter`."""
+
+    def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(filename, **{"formatter": JsonFormatter(), **options})
 
 
 def _safe(value: object) -> str:

@@ -143,7 +143,7 @@ impl PyKeyedBuckets {
         let clock = LimitClock::new(py, clock)?;
         let start = clock.latest();
         Ok(Self {
-            buckets: KeyedBuckets::new(quota, max_keys as usize, start),
+            buckets: KeyedBuckets::new(quota, max_keys, start),
             clock,
             has_containers: AtomicBool::new(false),
         })
@@ -163,7 +163,7 @@ impl PyKeyedBuckets {
 
     /// The most keys remembered.
     #[getter]
-    fn max_keys(&self) -> usize {
+    fn max_keys(&self) -> u64 {
         self.buckets.max_keys()
     }
 

@@ -18,6 +18,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::errors::HandlerError;
 use super::log_format::Plans;
+use super::log_json::JsonFormat;
 use super::worker;
 use crate::log::format::escape_controls;
 use crate::log::{
@@ -256,7 +257,10 @@ impl LogHandler {
         // Taken, not borrowed: a message's `__str__` may log.
         let mut line = LINE.take();
         line.clear();
-        let made = slf.get().plans.put(&formatter, record, &mut line);
+        let made = match formatter.cast::<JsonFormat>() {
+            Ok(json) => JsonFormat::put(json, record, &mut line),
+            Err(_) => slf.get().plans.put(&formatter, record, &mut line),
+        };
         let outcome = match made {
             Ok(true) => {
                 line.push(b'\n');
@@ -480,5 +484,6 @@ impl LogProgress {
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<LogHandler>()?;
+    m.add_class::<JsonFormat>()?;
     m.add_class::<LogProgress>()
 }

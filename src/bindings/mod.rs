@@ -12,6 +12,7 @@ pub(crate) mod errors;
 pub(crate) mod keyed;
 pub(crate) mod log;
 mod log_format;
+mod log_json;
 pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod probe;

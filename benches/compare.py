@@ -23,6 +23,7 @@ import asynciolimiter
 import cachebox
 import psutil
 
+from monitoring import by_psutil
 from mtaio import _rust
 from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler

@@ -22,9 +22,8 @@ use crate::limiter::{Counts, Joined};
 use crate::line::Grant;
 pub use crate::lines::Ask;
 use crate::lines::Lines;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use hashbrown::HashTable;
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 const HELD: u64 = 1 << 63;
 /// Slots looked at for full buckets with each new key, when there is room...
@@ -32,7 +31,7 @@ const STEP: usize = 4;
 /// ...and when there is none.
 const LONG_STEP: usize = 64;
 /// Below this many keys one shard is enough, and forgets exactly.
-const ONE_SHARD: usize = 4096;
+const ONE_SHARD: u64 = 4096;
 const SHARDS: usize = 16;
 
 /// How a key is found and, if it is new, made.
@@ -118,11 +117,11 @@ impl<K> Shard<K> {
 pub struct KeyedBuckets<K> {
     quota: Quota,
     start_ns: u64,
-    max_keys: usize,
-    keys: AtomicUsize,
+    max_keys: u64,
+    keys: AtomicU64,
     shards: Box<[Mutex<Shard<K>>]>,
     /// The shard that gives way next when there is no room.
-    next: AtomicUsize,
+    next: AtomicU64,
     lines: Mutex<Lines>,
     granted: AtomicU64,
     refused: AtomicU64,
@@ -131,7 +130,7 @@ pub struct KeyedBuckets<K> {
 impl<K> KeyedBuckets<K> {
     /// No keys yet; at most `max_keys` will be remembered.
     #[must_use]
-    pub fn new(quota: Quota, max_keys: usize, now: u64) -> Self {
+    pub fn new(quota: Quota, max_keys: u64, now: u64) -> Self {
         let shards = if max_keys < ONE_SHARD { 1 } else { SHARDS };
         let shard = || {
             Mutex::new(Shard {
@@ -143,10 +142,10 @@ impl<K> KeyedBuckets<K> {
             quota,
             start_ns: now,
             max_keys,
-            keys: AtomicUsize::new(0),
+            keys: AtomicU64::new(0),
             shards: std::iter::repeat_with(shard).take(shards).collect(),
-            next: AtomicUsize::new(0),
-            lines: Mutex::default(),
+            next: AtomicU64::new(0),
+            lines: Mutex::new(Lines::default()),
             granted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -160,14 +159,14 @@ impl<K> KeyedBuckets<K> {
 
     /// The most keys remembered.
     #[must_use]
-    pub fn max_keys(&self) -> usize {
+    pub fn max_keys(&self) -> u64 {
         self.max_keys
     }
 
     /// Keys remembered now, those full again and not yet forgotten included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.keys.load(Ordering::Relaxed).min(self.max_keys)
+        self.keys.load(Ordering::Relaxed).min(self.max_keys) as usize
     }
 
     /// Whether no key is remembered.
@@ -191,7 +190,7 @@ impl<K> KeyedBuckets<K> {
         let mut keys = Vec::new();
         for shard in &self.shards {
             let table = std::mem::take(&mut shard.lock().table);
-            self.keys.fetch_sub(table.len(), Ordering::Relaxed);
+            self.keys.fetch_sub(table.len() as u64, Ordering::Relaxed);
             keys.extend(table.into_iter().map(|entry| entry.key));
         }
         keys
@@ -385,7 +384,7 @@ impl<K> KeyedBuckets<K> {
         // Counted first, so that keys of all shards together keep to the bound.
         let room = self.keys.fetch_add(1, Ordering::Relaxed) < self.max_keys;
         let freed = shard.sweep(if room { STEP } else { LONG_STEP }, reading, dropped);
-        self.keys.fetch_sub(freed, Ordering::Relaxed);
+        self.keys.fetch_sub(freed as u64, Ordering::Relaxed);
         if !room && freed == 0 {
             self.keys.fetch_sub(1, Ordering::Relaxed);
             return Taken::Crowded;
@@ -398,9 +397,9 @@ impl<K> KeyedBuckets<K> {
 
     /// Look for full buckets in another shard too, for the next new key.
     fn make_room(&self, reading: u64, dropped: &mut Vec<K>) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let next = self.next.fetch_add(1, Ordering::Relaxed) as usize % self.shards.len();
         let freed = self.shards[next].lock().sweep(LONG_STEP, reading, dropped);
-        self.keys.fetch_sub(freed, Ordering::Relaxed);
+        self.keys.fetch_sub(freed as u64, Ordering::Relaxed);
     }
 
     /// Do it to the lines, then close those that are over.
@@ -422,3 +421,8 @@ impl<K> KeyedBuckets<K> {
         }
     }
 }
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_keyed;
+#[cfg(all(test, not(feature = "loom")))]
+mod tests;

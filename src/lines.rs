@@ -194,6 +194,15 @@ impl Lines {
         None
     }
 
+    /// Whether no line is open and nothing is left of those that were.
+    #[cfg(all(test, not(feature = "loom")))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+            && self.tickets.is_empty()
+            && self.due.is_empty()
+            && self.granted.is_empty()
+    }
+
     fn line(&mut self, id: u64) -> &mut KeyLine {
         let line = self.open.get_mut(&id);
         line.expect("a key's word, a ticket and `due` name lines that are open")

@@ -12,8 +12,7 @@
 //! the line: a wake-up can't be lost between the two.
 
 use crate::line::{Grant, Left, Line};
-use crate::sync::{AtomicU64, Ordering};
-use parking_lot::{Mutex, MutexGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 const HELD: u64 = 1 << 63;
 
@@ -58,7 +57,7 @@ impl Permits {
         Self {
             limit,
             state: AtomicU64::new(0),
-            line: Mutex::default(),
+            line: Mutex::new(Line::default()),
         }
     }
 
@@ -186,3 +185,8 @@ impl Permits {
         Err(state)
     }
 }
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_permits;
+#[cfg(all(test, not(feature = "loom")))]
+mod tests;

@@ -92,7 +92,7 @@ L = TypeVar("L", bound=Listener)
 ErrorCallback: TypeAlias = Callable[
     [Event[Any], BaseException], Awaitable[object] | object
 ]
-C = TypeVar("C", bound=ErrorCallback)
+C = TypeVar("C", bound=Callable[[Any, Any], Any])
 Call: TypeAlias = Callable[[Event[Any]], Awaitable[object]]
 
 

@@ -1,7 +1,7 @@
 //! `KeyedBuckets`: what `mtaio.resources.KeyedRateLimiter` is built on.
 
 // Python's calling convention, not Rust's, decides what the methods take.
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
 use super::bucket::{Grants, LimitClock, Tokens, due_error, quota, seconds, timeout_ns};
@@ -143,7 +143,7 @@ impl PyKeyedBuckets {
         let clock = LimitClock::new(py, clock)?;
         let start = clock.latest();
         Ok(Self {
-            buckets: KeyedBuckets::new(quota, max_keys as usize, start),
+            buckets: KeyedBuckets::new(quota, max_keys, start),
             clock,
             has_containers: AtomicBool::new(false),
         })
@@ -163,7 +163,7 @@ impl PyKeyedBuckets {
 
     /// The most keys remembered.
     #[getter]
-    fn max_keys(&self) -> usize {
+    fn max_keys(&self) -> u64 {
         self.buckets.max_keys()
     }
 
@@ -288,6 +288,11 @@ impl PyKeyedBuckets {
     /// As `TokenBucket._serve`.
     fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
         Ok(self.buckets.serve(self.clock.now(py)?))
+    }
+
+    /// Never: see `TokenBucket._is_tight`.
+    fn _is_tight(&self) -> bool {
+        false
     }
 
     /// As `TokenBucket._collect`.

@@ -66,7 +66,7 @@ async def timeouts(manager: TimeoutManager, executor: TaskExecutor) -> None:
     async with executor as same:
         assert_type(same, TaskExecutor)
     await executor.run_in_thread(len, 3)  # type: ignore[arg-type]
-    manager.run(answer)  # type: ignore[arg-type]
+    await manager.run(answer)  # type: ignore[arg-type]
 
 
 async def cache(names: TTLCache[str]) -> None:

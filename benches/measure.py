@@ -5,6 +5,7 @@ medians over rounds in which each ran once, and only their ratios are printed.
 """
 
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -43,8 +44,28 @@ async def per_await(
     return {name: statistics.median(times) for name, times in seen.items()}
 
 
+async def per_run(
+    candidates: Mapping[str, Callable[[], Awaitable[object]]], repeats: int
+) -> dict[str, float]:
+    """Median seconds of each whole run, for what is too long to call often."""
+    seen: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, run in candidates.items():
+            gc.collect()
+            await asyncio.sleep(0)
+            start = time.perf_counter()
+            await run()
+            seen[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
 def table(
-    title: str, figures: Mapping[str, float], against: str, *, faster: bool = True
+    title: str,
+    figures: Mapping[str, float],
+    against: str,
+    *,
+    faster: bool = True,
+    per: float = 1.0,
 ) -> None:
     """Print each figure and its ratio to that of `against`.
 
@@ -53,12 +74,13 @@ def table(
         figures: Seconds (or another cost) by name.
         against: The name that is 1.0.
         faster: Ratios of speed (more is better), else of cost (less is).
+        per: How many operations each figure stands for.
     """
     print(f"\n{title}")
     base = figures[against]
     for name, cost in sorted(figures.items(), key=lambda item: item[1]):
         ratio = base / cost if faster else cost / base
-        print(f"  {name:<32} {cost * 1e9:>12.1f} ns  {ratio:>8.2f}x")
+        print(f"  {name:<32} {cost / per * 1e9:>12.1f} ns  {ratio:>8.2f}x")
 
 
 def rows(title: str, header: tuple[str, ...], lines: list[tuple[object, ...]]) -> None:

@@ -15,6 +15,8 @@ mod doorbell;
 mod drain;
 mod file;
 mod fork;
+pub mod format;
+pub mod json;
 mod lives;
 mod mapping;
 mod report;
@@ -40,7 +42,7 @@ pub use lives::Log;
 pub use report::Notice;
 pub use ring::Refused;
 pub use rotation::Policy;
-pub use schedule::{Schedule, When};
+pub use schedule::{Schedule, When, iso_utc};
 pub use stats::Stats;
 
 use drain::Target;

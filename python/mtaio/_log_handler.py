@@ -3,13 +3,23 @@
 import datetime
 import logging
 import os
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from . import _log_options, _rust
+from ._log_json import JsonFormatter
 from ._log_options import LogStats, OnError
 from ._log_progress import Flush, on_loop_thread, wait_at_exit
 
-__all__ = ("AsyncFileHandler", "AsyncLogHandler", "AsyncRotatingFileHandler")
+__all__ = (
+    "AsyncFileHandler",
+    "AsyncJsonFileHandler",
+    "AsyncLogHandler",
+    "AsyncRotatingFileHandler",
+)
+
+# What decides a line and its fate; overriding one makes `handle` call `emit`.
+_DECIDE = ("emit", "format", "terminator", "_accept", "_encode")
+_NATIVE_CODEC = ("utf-8", "backslashreplace")
 
 
 class AsyncLogHandler(_rust.LogHandler, logging.Handler):
@@ -30,8 +40,22 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         logging.Handler.__init__(self, level)
         if formatter is not None:
             self.setFormatter(formatter)
-        self._codec = ("utf-8", "backslashreplace")
+        self._codec = _NATIVE_CODEC
         self._close_timeout = 5.0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _DECIDE:
+            self._set_native(False)
+
+    def _choose_path(self) -> None:
+        """Let `handle` go the native way if nothing here is overridden."""
+        own = type(self)
+        plain = all(
+            getattr(own, name, None) is getattr(AsyncLogHandler, name)
+            for name in _DECIDE
+        )
+        self._set_native(plain and self._codec == _NATIVE_CODEC)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format `record` and put it into the ring.
@@ -44,9 +68,17 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - user code raises what it likes
-            line = self._salvage(record, error)
+            self._rescue(record, error)
+        else:
+            self._accept(record, line)
+
+    def _rescue(self, record: logging.LogRecord, error: Exception) -> None:
+        """Write what can be said of a record whose formatting raised `error`."""
+        try:
+            raise error
+        except Exception:  # noqa: BLE001 - raised so that `handleError` sees it
             self.handleError(record)
-        self._accept(record, line)
+        self._accept(record, self._salvage(record, error))
 
     def _accept(self, record: logging.LogRecord, line: str) -> None:
         try:
@@ -122,7 +154,7 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
             process ends is written by the next one that opens the log.
         """
         limit = self._limit(timeout)
-        progress = self._begin_close(limit)
+        progress = self._begin_close()
         return await Flush(progress, limit)
 
     def close(self) -> None:
@@ -132,13 +164,13 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         does, for as long. A record logged after this opens the log again, as
         with the standard library's handlers.
         """
-        progress = self._begin_close(self._close_timeout)
+        progress = self._begin_close()
         if progress is not None and not on_loop_thread():
             progress.wait(self._close_timeout)
 
-    def _begin_close(self, timeout: float) -> _rust.LogProgress | None:
+    def _begin_close(self) -> _rust.LogProgress | None:
         progress = self._close()
-        wait_at_exit(progress, timeout)
+        wait_at_exit(progress, self._close_timeout)
         logging.Handler.close(self)
         return progress
 
@@ -170,7 +202,7 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
 
 
 class AsyncFileHandler(AsyncLogHandler):
-    """A `logging.Handler` that writes a file, rotating it, and never waits for it.
+    r"""A `logging.Handler` that writes a file, rotating it, and never waits for it.
 
     What was accepted is in the files exactly once, whole, and in order per
     thread, also over a crash of the process: the ring lies in shared memory
@@ -208,6 +240,8 @@ class AsyncFileHandler(AsyncLogHandler):
             once. Drops are counted, and told in the log.
         block_timeout: Seconds of 0 or more.
         block_on_loop: Let `"block"` wait on the thread of an event loop too.
+        escape: Write control characters (a line end within a message or a
+            traceback, a terminal's escapes) as `\n`, `\x1b`: a line is a line.
         gather: Seconds the writer gathers records for one write.
         fsync: Wait for the disk after each write: against power loss, at the
             cost of one `fdatasync` per batch, on the writer's thread.
@@ -245,6 +279,7 @@ class AsyncFileHandler(AsyncLogHandler):
         overflow: Literal["block", "drop"] = "block",
         block_timeout: float = 1.0,
         block_on_loop: bool = False,
+        escape: bool = False,
         gather: float = 0.002,
         fsync: bool = False,
         close_timeout: float = 5.0,
@@ -270,6 +305,7 @@ class AsyncFileHandler(AsyncLogHandler):
             overflow=overflow,
             block_timeout=block_timeout,
             block_on_loop=block_on_loop,
+            escape=escape,
         )
         codec = _log_options.codec(encoding, errors)
         limit = _rust.non_negative("close_timeout", close_timeout)
@@ -278,6 +314,7 @@ class AsyncFileHandler(AsyncLogHandler):
         self._codec, self._close_timeout = codec, limit
         self.baseFilename = str(options["path"])
         self._open(options, on_error)
+        self._choose_path()
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
@@ -286,6 +323,13 @@ class AsyncFileHandler(AsyncLogHandler):
 
 class AsyncRotatingFileHandler(AsyncFileHandler):
     """`AsyncFileHandler` under 0.1.0's name for the one that rotates."""
+
+
+class AsyncJsonFileHandler(AsyncFileHandler):
+    """`AsyncFileHandler` whose formatter, unless given, is a `JsonFormatter`."""
+
+    def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(filename, **{"formatter": JsonFormatter(), **options})
 
 
 def _safe(value: object) -> str:

@@ -74,6 +74,7 @@ def check(
     overflow: str,
     block_timeout: float,
     block_on_loop: bool,
+    escape: bool,
 ) -> dict[str, object]:
     """The options of `_rust.LogHandler._open`, or the error that names the fault."""
     blocks = _one_of("overflow", overflow, ("block", "drop")) == "block"
@@ -105,6 +106,7 @@ def check(
         "gather": _rust.non_negative("gather", gather),
         "wait": wait if blocks else 0.0,
         "block_on_loop": _flag("block_on_loop", block_on_loop),
+        "escape": _flag("escape", escape),
     }
 
 

@@ -78,8 +78,8 @@ class Verdict:
         told += [f"{metric} is beyond its threshold" for metric in figures]
         return "; ".join(told + self._closed())
 
-    def verdicts(self) -> dict[str, bool | list[str]]:
-        """For each probe True, or the reasons why it fails."""
+    def verdicts(self) -> dict[str, Any]:
+        """For each probe True, or the reasons why it fails: for `publish`."""
         why = {
             kind: [self._told(name) for name in blockers(kind, self.standings())]
             for kind in Kind

@@ -9,13 +9,36 @@ from typing import Any, Self, TypeVar
 
 from . import _rust
 from ._checks import Check, CheckFunction, flag
+from ._known_checks import (
+    cache_loads,
+    disk_space,
+    http_get,
+    log_writer,
+    loop_lag,
+    memory_use,
+    saturation,
+    tcp,
+)
 from ._states import Kind, Result, Status, refuse_circle
 from ._verdict import Fault, Verdict
 from .events import EventEmitter
 from .exceptions import HealthError
 from .monitoring import ProbeServer, ResourceMonitor
 
-__all__ = ("HealthMonitor", "Kind", "Result", "Status")
+__all__ = (
+    "HealthMonitor",
+    "Kind",
+    "Result",
+    "Status",
+    "cache_loads",
+    "disk_space",
+    "http_get",
+    "log_writer",
+    "loop_lag",
+    "memory_use",
+    "saturation",
+    "tcp",
+)
 
 F = TypeVar("F", bound=CheckFunction)
 

@@ -3,8 +3,10 @@
 //! Python's class inherits from this and from `logging.Handler`, in this
 //! order, so a record reaches `handle` below by one method call.
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +17,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::errors::HandlerError;
+use super::log_format::{Fields, Plans};
+use super::log_json::JsonFormat;
 use super::worker;
+use crate::log::format::escape_controls;
 use crate::log::{
     Compression, Config, Log, Mode, Notice, Policy, Progress, Refused, Schedule, Stats, When,
     default_ring_folder,
@@ -35,13 +40,25 @@ struct Overflow {
 struct Opened {
     log: Log,
     overflow: Overflow,
+    /// Make control characters visible, so that a line is a line.
+    escape: bool,
 }
+
+thread_local! {
+    /// Where a line is put together: one allocation per thread, not per line.
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// A longer line's buffer is given back.
+const LONGEST_KEPT: usize = 64 << 10;
 
 /// The native half of a log handler. Not used by itself.
 #[pyclass(subclass, frozen, weakref, module = "mtaio._rust")]
 pub(crate) struct LogHandler {
     opened: OnceLock<Opened>,
     on_error: Callback,
+    /// No method that decides the line or its fate is overridden.
+    native: AtomicBool,
+    plans: Plans,
 }
 
 /// The options of `LogHandler._open`, as Python's constructor checked them.
@@ -67,6 +84,7 @@ struct Options {
     gather: f64,
     wait: f64,
     block_on_loop: bool,
+    escape: bool,
 }
 
 impl Options {
@@ -191,7 +209,20 @@ impl LogHandler {
 
     /// Puts a line into the ring, waiting for room as the overflow policy says.
     fn put(&self, py: Python<'_>, line: &[u8]) -> PyResult<bool> {
-        let Opened { log, overflow } = self.opened()?;
+        let Opened {
+            log,
+            overflow,
+            escape,
+        } = self.opened()?;
+        let mut escaped = Vec::new();
+        let line = if *escape {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            escape_controls(text, &mut escaped);
+            escaped.push(b'\n');
+            &escaped
+        } else {
+            line
+        };
         let mut wait = overflow.wait;
         loop {
             let current = log
@@ -215,6 +246,82 @@ impl LogHandler {
     }
 }
 
+impl LogHandler {
+    /// Formats and accepts `record`; false if it is Python's to do.
+    fn emit_natively(slf: &Bound<'_, Self>, record: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = slf.py();
+        let formatter = slf.getattr(pyo3::intern!(py, "formatter"))?;
+        if formatter.is_none() {
+            return Ok(false);
+        }
+        let put = |line: &mut Vec<u8>| match formatter.cast::<JsonFormat>() {
+            Ok(json) => JsonFormat::put(json, record, line),
+            Err(_) => slf.get().plans.put(&formatter, record, line),
+        };
+        match Self::accept_made(slf, put) {
+            // Formatted once, failed once: Python writes what can be said.
+            Err(error) => slf
+                .call_method1(pyo3::intern!(py, "_rescue"), (record, error.into_value(py)))
+                .map(|_| true),
+            done => done,
+        }
+    }
+
+    /// The same for a message without record; false if it needs one.
+    pub(super) fn emit_fields(slf: &Bound<'_, Self>, fields: &Fields<'_, '_>) -> PyResult<bool> {
+        let py = slf.py();
+        if !slf.get().native.load(Relaxed) || !has_no_filters(slf)? {
+            return Ok(false);
+        }
+        let least: i64 = slf.getattr(pyo3::intern!(py, "level"))?.extract()?;
+        if fields.level < least {
+            return Ok(true);
+        }
+        let formatter = slf.getattr(pyo3::intern!(py, "formatter"))?;
+        let put = |line: &mut Vec<u8>| slf.get().plans.put_fields(&formatter, fields, line);
+        // What fails here fails again by record, where it is dealt with.
+        Ok(Self::accept_made(slf, put).unwrap_or(false))
+    }
+
+    /// Accepts the line that `put` makes, if it makes one.
+    fn accept_made(
+        slf: &Bound<'_, Self>,
+        put: impl FnOnce(&mut Vec<u8>) -> PyResult<bool>,
+    ) -> PyResult<bool> {
+        // Taken, not borrowed: a message's `__str__` may log.
+        let mut line = LINE.take();
+        line.clear();
+        let outcome = put(&mut line).and_then(|made| {
+            if made {
+                line.push(b'\n');
+                Self::accept(slf, &line)
+            } else {
+                Ok(false)
+            }
+        });
+        if line.capacity() <= LONGEST_KEPT {
+            LINE.set(line);
+        }
+        outcome
+    }
+
+    fn accept(slf: &Bound<'_, Self>, line: &[u8]) -> PyResult<bool> {
+        let py = slf.py();
+        match slf.get().put(py, line) {
+            Ok(true) => {
+                let dropped = slf.get().opened()?.log.take_unreported();
+                if dropped > 0 {
+                    slf.call_method1(pyo3::intern!(py, "_tell_dropped"), (dropped,))?;
+                }
+                Ok(true)
+            }
+            Ok(false) => Ok(true),
+            // `emit` meets the same error and hands it to `handleError`.
+            Err(_) => Ok(false),
+        }
+    }
+}
+
 impl Overflow {
     fn may_wait(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.on_loop || !on_loop_thread(py)?)
@@ -234,6 +341,8 @@ impl LogHandler {
         Self {
             opened: OnceLock::new(),
             on_error: Callback::default(),
+            native: AtomicBool::new(false),
+            plans: Plans::default(),
         }
     }
 
@@ -253,8 +362,13 @@ impl LogHandler {
             wait: Duration::from_secs_f64(options.wait),
             on_loop: options.block_on_loop,
         };
+        let opened = Opened {
+            log,
+            overflow,
+            escape: options.escape,
+        };
         self.opened
-            .set(Opened { log, overflow })
+            .set(opened)
             .map_err(|_| PyRuntimeError::new_err("the handler is open already"))
     }
 
@@ -265,11 +379,7 @@ impl LogHandler {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let mut record = record;
-        let filters = slf.getattr(pyo3::intern!(py, "filters"))?;
-        let none = filters
-            .cast_exact::<PyList>()
-            .is_ok_and(PyListMethods::is_empty);
-        if !none {
+        if !has_no_filters(slf)? {
             let passed = slf.call_method1(pyo3::intern!(py, "filter"), (&record,))?;
             if !passed.is_truthy()? {
                 return Ok(passed);
@@ -279,8 +389,15 @@ impl LogHandler {
                 record = passed;
             }
         }
-        slf.call_method1(pyo3::intern!(py, "emit"), (&record,))?;
+        if !slf.get().native.load(Relaxed) || !Self::emit_natively(slf, &record)? {
+            slf.call_method1(pyo3::intern!(py, "emit"), (&record,))?;
+        }
         Ok(record)
+    }
+
+    /// Whether `handle` may do without `emit`, `format` and `terminator`.
+    fn _set_native(&self, native: bool) {
+        self.native.store(native, Relaxed);
     }
 
     /// Accepts one encoded line, its end included; false if it was dropped.
@@ -332,10 +449,11 @@ impl LogHandler {
         {
             visit.call(callback)?;
         }
-        Ok(())
+        self.plans.visit(|formatter| visit.call(formatter))
     }
 
     fn __clear__(&self) {
+        self.plans.clear();
         let dropped = self
             .on_error
             .lock()
@@ -343,6 +461,13 @@ impl LogHandler {
             .take();
         drop(dropped);
     }
+}
+
+fn has_no_filters(handler: &Bound<'_, LogHandler>) -> PyResult<bool> {
+    let filters = handler.getattr(pyo3::intern!(handler.py(), "filters"))?;
+    Ok(filters
+        .cast_exact::<PyList>()
+        .is_ok_and(PyListMethods::is_empty))
 }
 
 fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
@@ -389,5 +514,6 @@ impl LogProgress {
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<LogHandler>()?;
+    m.add_class::<JsonFormat>()?;
     m.add_class::<LogProgress>()
 }

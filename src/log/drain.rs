@@ -133,6 +133,9 @@ impl Target {
     }
 
     fn drain_locked(&mut self, source: &Housed, at: Standing, tally: &mut Tally) -> io::Result<()> {
+        let mut at = at;
+        // A line of our own may be the torn one.
+        tally.records += self.settle(source, &mut at, tally)?;
         let mut at = self.mend(at, tally)?;
         let began = tally.bytes;
         while tally.bytes - began < TURN as u64 {
@@ -456,3 +459,7 @@ fn read_record(
     }
     Ok(Ok(Some(taken.next)))
 }
+
+#[cfg(test)]
+#[path = "drain_tests.rs"]
+mod tests;

@@ -91,7 +91,9 @@ impl Guarded {
         loop {
             let before = BEGUN.load(std::sync::atomic::Ordering::SeqCst);
             let guarded = Self::new(open()?);
-            if BEGUN.load(std::sync::atomic::Ordering::SeqCst) == before {
+            // A pipe has no locks to keep, and its reader would see the end.
+            let lockable = guarded.metadata()?.is_file();
+            if !lockable || BEGUN.load(std::sync::atomic::Ordering::SeqCst) == before {
                 return Ok(guarded);
             }
         }

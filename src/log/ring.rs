@@ -322,3 +322,166 @@ pub(super) fn in_file(file: &std::fs::File, capacity: usize, path: &Path) -> io:
     let map = Mapping::shared(file, HEADER + capacity)?;
     Ok(Ring::create(map, capacity, path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HEADER, Intent, Refused, Ring, on_heap};
+    use crate::log::mapping::Mapping;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::path::Path;
+
+    fn all(ring: &Ring) -> Vec<Vec<u8>> {
+        let (mut at, mut found) = (ring.tail(), Vec::new());
+        let mut record = Vec::new();
+        while let Ok(Some(taken)) = ring.take(at, &mut record) {
+            found.push(std::mem::take(&mut record));
+            at = taken.next;
+        }
+        found
+    }
+
+    fn image(ring: &Ring, capacity: usize) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER + capacity];
+        #[allow(unsafe_code)]
+        // SAFETY: the test has the ring to itself.
+        unsafe {
+            ring.map.read(0, &mut bytes);
+        };
+        bytes
+    }
+
+    fn from_image(bytes: &[u8]) -> Result<Ring, super::Corrupt> {
+        let map = Mapping::heap(bytes.len().max(8));
+        #[allow(unsafe_code)]
+        // SAFETY: as above.
+        unsafe {
+            map.write(0, bytes);
+        };
+        Ring::adopt(map, bytes.len())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(Vec<u8>),
+        Take,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let push = prop::collection::vec(any::<u8>(), 0..90).prop_map(Step::Push);
+        prop::collection::vec(prop_oneof![push, Just(Step::Take)], 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn a_ring_is_a_bounded_queue(steps in steps()) {
+            let ring = on_heap(256, Path::new("/log"));
+            let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+            let size = |model: &VecDeque<Vec<u8>>| model.iter().map(|r| r.len() + 7).sum::<usize>();
+            for step in steps {
+                match step {
+                    Step::Push(record) => {
+                        let fits = size(&model) + record.len() + 7 <= 256;
+                        prop_assert_eq!(ring.push(&record, false).is_ok(), fits);
+                        if fits {
+                            model.push_back(record);
+                        }
+                    }
+                    Step::Take => {
+                        let mut record = Vec::new();
+                        let taken = ring.take(ring.tail(), &mut record).unwrap();
+                        prop_assert_eq!(taken.is_some(), !model.is_empty());
+                        if let Some(taken) = taken {
+                            prop_assert_eq!(Some(record), model.pop_front());
+                            ring.commit(taken.next);
+                        }
+                    }
+                }
+                prop_assert_eq!(ring.used() as usize, size(&model));
+            }
+            prop_assert_eq!(all(&ring), Vec::from(model));
+        }
+
+        #[test]
+        fn an_adopted_ring_holds_the_same(
+            records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..9)
+        ) {
+            let ring = on_heap(1024, Path::new("/var/log/app"));
+            for record in &records {
+                ring.push(record, false).unwrap();
+            }
+
+            let heir = from_image(&image(&ring, 1024)).unwrap();
+
+            prop_assert_eq!(heir.path(), b"/var/log/app");
+            prop_assert_eq!(all(&heir), records);
+        }
+
+        /// The fuzz target of the recovery reader.
+        #[test]
+        fn a_damaged_ring_never_invents_a_record(
+            records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..9),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+            header in prop::collection::vec((0usize..300, any::<u8>()), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let ring = on_heap(1024, Path::new("/log"));
+            for record in &records {
+                ring.push(record, false).unwrap();
+            }
+            let mut bytes = image(&ring, 1024);
+            for (at, value) in damage {
+                bytes[HEADER + at.index(1024)] = value;
+            }
+            for (at, value) in header {
+                bytes[at] = value;
+            }
+            if cut.index(4) == 0 {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+
+            if let Ok(heir) = from_image(&bytes) {
+                let _ = (heir.unsettled(), heir.path());
+                for found in all(&heir) {
+                    prop_assert!(records.contains(&found));
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_ring(bytes in prop::collection::vec(any::<u8>(), 0..20_000)) {
+            prop_assert!(from_image(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_sealed_ring_accepts_nothing() {
+        let ring = on_heap(256, Path::new("/log"));
+        ring.push(b"a", false).unwrap();
+
+        ring.seal();
+
+        assert_eq!(ring.push(b"b", false), Err(Refused::Closed));
+        assert_eq!(all(&ring), [b"a"]);
+    }
+
+    #[test]
+    fn an_intent_speaks_until_the_tail_moves() {
+        let ring = on_heap(256, Path::new("/log"));
+        let end = ring.push(b"a", false).unwrap();
+        let intent = Intent {
+            start: 0,
+            end,
+            skip: 0,
+            dev: 1,
+            ino: 2,
+            offset: 3,
+        };
+
+        assert_eq!(ring.unsettled(), None);
+        ring.intend(intent);
+        assert_eq!(ring.unsettled(), Some(intent));
+        ring.commit(end);
+        assert_eq!(ring.unsettled(), None);
+    }
+}

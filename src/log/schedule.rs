@@ -114,6 +114,24 @@ impl Schedule {
     }
 }
 
+/// A moment as RFC 3339 in UTC, with microseconds.
+#[must_use]
+pub fn iso_utc(seconds: f64) -> String {
+    // No record is from before 1970; Python's year ends at 9999.
+    let micros = (seconds.clamp(0.0, 253_402_300_799.0) * 1e6).round() as u64;
+    let d = utc(micros / 1_000_000);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        d.year,
+        d.month,
+        d.day,
+        d.hour,
+        d.minute,
+        d.second,
+        micros % 1_000_000
+    )
+}
+
 /// Howard Hinnant's `days_from_civil` (chrono-Compatible Low-Level Date
 /// Algorithms).
 fn days_from_epoch(year: i64, month: u32, day: u32) -> i64 {

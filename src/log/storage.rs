@@ -181,7 +181,7 @@ fn furnish(lock: &File, home: &Path, path: &Path, capacity: usize) -> io::Result
         return Ok(None);
     }
     allocate(lock, (HEADER + capacity) as u64)?;
-    ring::in_file(lock, capacity, path).map(Some)
+    ring::in_file(&unlocked(home)?, capacity, path).map(Some)
 }
 
 /// The rings that dead processes left for the log at `path`, each locked.
@@ -200,6 +200,12 @@ pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Housed> {
     found.iter().filter_map(|home| adopt(home, path)).collect()
 }
 
+/// The file to map: opened apart from the lock, because a mapping keeps the
+/// lock of the descriptor it was made from, and a forked child the mapping.
+fn unlocked(home: &Path) -> io::Result<File> {
+    open_private(home)
+}
+
 fn is_ring_of(entry: &Path, prefix: &str) -> bool {
     let name = entry.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(prefix) && name.ends_with(".ring")
@@ -214,7 +220,7 @@ fn adopt(home: &Path, path: &Path) -> Option<Housed> {
         return None;
     }
     let home_path = home.to_owned();
-    let Ok(ring) = open_ring(&lock, len as usize) else {
+    let Ok(ring) = open_ring(home, len as usize) else {
         // Its owner died while making it: nothing was accepted.
         let _ = fs::remove_file(home);
         return None;
@@ -229,11 +235,12 @@ fn adopt(home: &Path, path: &Path) -> Option<Housed> {
     Some(Housed::new(ring, home))
 }
 
-fn open_ring(file: &File, len: usize) -> Result<Ring, ring::Corrupt> {
+fn open_ring(home: &Path, len: usize) -> Result<Ring, ring::Corrupt> {
     if len <= HEADER {
         return Err(ring::Corrupt);
     }
-    let map = Mapping::shared(file, len).map_err(|_| ring::Corrupt)?;
+    let file = unlocked(home).map_err(|_| ring::Corrupt)?;
+    let map = Mapping::shared(&file, len).map_err(|_| ring::Corrupt)?;
     Ring::adopt(map, len)
 }
 

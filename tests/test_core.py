@@ -279,6 +279,49 @@ async def test_leaving_the_block_leaves_no_task():
     assert others() == set()
 
 
+async def test_a_cancelled_leave_still_waits_for_every_task():
+    ended = 0
+
+    async def slow_to_end(x):
+        nonlocal ended
+        try:
+            await asyncio.sleep(100)
+        finally:
+            try:
+                await asyncio.sleep(0.01)
+            finally:
+                ended += 1
+
+    async def leave():
+        async with executor:
+            await asyncio.sleep(0.01)
+
+    executor = TaskExecutor(2)
+    leaving = asyncio.create_task(leave())
+    await asyncio.sleep(0)
+    calls = [asyncio.create_task(executor.map(slow_to_end, [1, 2])) for _ in range(2)]
+    await asyncio.sleep(0.015)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+    assert ended == 4
+    for got in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(got, ExecutionError)
+
+
+async def test_an_executor_closed_by_its_own_work_does_not_deadlock():
+    executor = TaskExecutor(2)
+
+    async def close(x):
+        await executor.aclose()
+
+    with pytest.raises(ExecutionError, match="executor was closed"):
+        await executor.map(close, range(5))
+
+    assert others() == set()
+
+
 async def test_a_closed_executor_refuses_until_entered_again():
     executor = TaskExecutor(2)
     async with executor:

@@ -1,4 +1,4 @@
-"""Time limits over `asyncio.timeout` and `asyncio.TaskGroup`.
+"""Time limits over `asyncio.timeout`.
 
 `asyncio.timeout` already tells its own expiry from a cancellation that came
 from outside, and takes back the cancellation it asked for. What is added here:
@@ -298,9 +298,13 @@ class TimeoutGroup:
     def __init__(self, timeout: float | None = None) -> None:
         self._timeout = _seconds("timeout", timeout)
         self._scope: asyncio.Timeout | None = None
+        # All of them for `gather`, in order; and those not known to have ended.
         self._tasks: list[asyncio.Task[Any]] = []
+        self._open: set[asyncio.Task[Any]] = set()
         self._failures: list[BaseException] = []
         self._entered = self._aborting = self._collecting = self._leaving = False
+        # Whether a failure ended the block, not the group's own limit.
+        self._failed = False
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -336,7 +340,7 @@ class TimeoutGroup:
                 raise TypeError(f"coro must be a coroutine, got {coro!r:.80}")
             if not self._entered:
                 raise TimeoutGroupError("the group is not entered: it takes no task")
-            if self._aborting or (self._leaving and not self._running()):
+            if self._aborting or (self._leaving and not self._open):
                 raise TimeoutGroupError("the group has ended: it takes no task")
         except BaseException:
             _close(coro)
@@ -344,6 +348,7 @@ class TimeoutGroup:
         body = coro if limit is None else _bounded(_Owned(coro), limit)
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
+        self._open.add(task)
         task.add_done_callback(self._ended)
         return task
 
@@ -379,8 +384,10 @@ class TimeoutGroup:
                 type(leaving) if leaving else None, leaving, trace
             )
         except builtins.TimeoutError:
-            if not self._failures:
-                raise TimeoutGroupError(_message(self._timeout)) from leaving
+            if not self._failed:
+                late = TimeoutGroupError(_message(self._timeout))
+                late.__cause__ = leaving
+                self._failures.insert(0, late)
             leaving = None
         finally:
             # It holds the task, whose error may hold this group: no such cycle.
@@ -394,9 +401,9 @@ class TimeoutGroup:
         """Wait until no task runs; return the cancellation that came meanwhile."""
         stopped = None
         try:
-            while running := self._running():
+            while self._open:
                 try:
-                    await asyncio.wait(running)
+                    await asyncio.wait(tuple(self._open))
                 except asyncio.CancelledError as error:
                     stopped = error
                     self._abort()
@@ -414,6 +421,7 @@ class TimeoutGroup:
             self._failures, self._tasks = [], []
         if isinstance(leaving, asyncio.CancelledError):
             try:
+                _report_lost(failures)
                 if leaving is not error:
                     raise leaving
                 return
@@ -431,11 +439,14 @@ class TimeoutGroup:
             del failures, error, leaving
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._open.discard(task)
         if task.cancelled() or self._collecting:
             return
         error = task.exception()
         if error is not None:
             self._failures.append(error)
+            if self._scope is not None and not self._scope.expired():
+                self._failed = True
             self._abort()
 
     def _abort(self) -> None:
@@ -444,11 +455,16 @@ class TimeoutGroup:
             # Cancel the block: it may wait for what will now never come.
             scope.reschedule(asyncio.get_running_loop().time())
         self._aborting = True
-        for task in self._running():
+        for task in tuple(self._open):
             task.cancel()
 
-    def _running(self) -> list[asyncio.Task[Any]]:
-        return [task for task in self._tasks if not task.done()]
+
+def _report_lost(failures: list[BaseException]) -> None:
+    """Tell the loop of failures that a cancellation of the caller hides."""
+    for error in failures:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a task failed while being cancelled", "exception": error}
+        )
 
 
 def _seconds(name: str, value: float | None) -> float | None:

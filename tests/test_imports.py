@@ -54,6 +54,7 @@ OWNER = {
     "_watchdog": "monitoring",
     "_concurrency": "resources",
     "_rate": "resources",
+    "_timeout_group": "resources",
     "_timeouts": "resources",
     "_waiting": "resources",
 }

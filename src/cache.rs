@@ -15,6 +15,8 @@
 
 mod ghost;
 mod leaving;
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests;
 mod policy;
 mod probe;
 mod queue;
@@ -22,7 +24,7 @@ mod s3fifo;
 mod shard;
 mod slab;
 mod tally;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;
 
 pub use leaving::{Cause, Gone, Leaving};

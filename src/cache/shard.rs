@@ -110,7 +110,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Bytes allocated, what `Order` keeps for S3-FIFO included.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
         let order = match &self.order {
             Order::S3Fifo(policy) => policy.bytes(),

@@ -5,10 +5,24 @@
 //! module that names `PyO3`; it reads the clock, converts, delegates and maps
 //! errors.
 //!
-//! `unsafe` is in these alone: `bindings/clock.rs` (reading the clock),
-//! `bindings/cache/key.rs` (type checks of a key).
+//! `unsafe` is denied but in: `bindings::clock` and `bindings::alarm` (reading
+//! the clock, timer descriptors), `bindings::worker` (a queue left behind by a
+//! fork), `bindings::cache::key` (type checks of a key), `metrics::system`
+//! (getrusage, statvfs), `probe::dump` and `probe::thread` (signals, sockets
+//! and state over a fork), and in `log` `mapping`, `ring`, `storage`, `lives`,
+//! `fork`, `thread`, `schedule` and `report` (shared memory, files, forks,
+//! signal masks, the C calendar).
 
+pub mod bucket;
 pub mod cache;
+pub mod keyed;
+pub mod limiter;
+pub mod line;
+mod lines;
+pub mod log;
+pub mod metrics;
+pub mod permits;
+pub mod probe;
 mod sync;
 
 #[cfg(feature = "python")]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 import virtual_time
-from mtaio.app import ErrorHandler
+from mtaio.app import Application, ErrorHandler, ExitCode
 from mtaio.exceptions import CacheError, RateLimitError
 
 
@@ -124,6 +124,49 @@ def test_an_installed_handler_reports_what_the_loop_would_print(handler, caplog)
     virtual_time.run(main())
 
     assert handler.counts() == {"ZeroDivisionError": 1}
+
+
+def test_a_handler_of_ones_own_is_told_and_waited_for():
+    told = []
+
+    class Own:
+        async def handle_error(self, error, context=None):
+            await asyncio.sleep(3)
+            told.append((str(error), context))
+
+    async def main():
+        app = Application(error_handler=Own())
+        app.add("part", stop=lambda: 1 / 0)
+        async with app:
+            pass
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.UNCLEAN
+    ((error, _),) = told
+    assert "part failed to stop: ZeroDivisionError" in error
+
+
+def test_a_handler_of_ones_own_that_fails_is_logged_with_the_error(caplog):
+    class Broken:
+        async def handle_error(self, error, context=None):
+            raise OSError("no disk")
+
+    async def main():
+        app = Application(error_handler=Broken())
+        app.add("part", stop=lambda: 1 / 0)
+        async with app:
+            pass
+
+    virtual_time.run(main())
+
+    assert "the error handler failed" in caplog.text
+    assert "no disk" in caplog.text
+
+
+@pytest.mark.parametrize("handler", [object(), print, "handler"])
+def test_what_can_not_handle_errors_is_refused(handler):
+    with pytest.raises(TypeError, match="error_handler must have async handle_error"):
+        Application(error_handler=handler)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1])

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import gc
 import itertools
 import threading
 import time
@@ -307,6 +306,48 @@ async def test_run_gives_the_result_or_the_error():
         await executor.run(fail())
 
 
+def test_runs_share_max_workers_places_first_come_first_served():
+    async def main():
+        work, executor = Peak(), TaskExecutor(3)
+        got = await asyncio.gather(*(executor.run(work(n)) for n in range(9)))
+        assert got == list(range(9))
+        assert work.most == 3
+        assert asyncio.get_running_loop().time() == pytest.approx(1003)
+
+    virtual_time.run(main())
+
+
+def test_a_run_inside_a_run_shares_its_place():
+    async def main():
+        executor = TaskExecutor(1)
+
+        async def outer():
+            inner = await executor.run(double(2))
+
+            async def again(n):
+                return await executor.run(double(n))
+
+            return inner, await executor.map(again, [5, 6])
+
+        assert await executor.run(outer()) == (4, [10, 12])
+
+    virtual_time.run(main())
+
+
+def test_the_timeout_of_a_run_covers_its_wait_for_a_place():
+    async def main():
+        executor = TaskExecutor(1)
+        first = asyncio.create_task(executor.run(asyncio.sleep(10)))
+        await asyncio.sleep(0)
+        with pytest.raises(OurTimeoutError):
+            await executor.run(asyncio.sleep(0), timeout=1)
+        assert asyncio.get_running_loop().time() == pytest.approx(1001)
+        await first
+        await executor.run(asyncio.sleep(0))
+
+    virtual_time.run(main())
+
+
 def test_run_is_limited_by_its_timeout():
     async def main():
         with pytest.raises(OurTimeoutError, match="timed out after 2 seconds"):
@@ -512,31 +553,6 @@ async def test_leaving_waits_for_threads():
     assert finished.is_set()
     with pytest.raises(ExecutionError, match="executor was closed"):
         await waiting
-
-
-async def test_nothing_of_a_call_is_kept():
-    class Item:
-        alive = 0
-
-        def __init__(self):
-            Item.alive += 1
-
-        def __del__(self):
-            Item.alive -= 1
-
-    async def fail(item):
-        raise ValueError
-
-    executor = TaskExecutor(2)
-    gc.disable()
-    try:
-        with pytest.raises(ValueError):
-            await executor.map(fail, (Item() for _ in range(5)))
-        await asyncio.sleep(0)
-        gc.collect()
-        assert Item.alive == 0
-    finally:
-        gc.enable()
 
 
 async def test_priority_queue_gives_the_lowest_first_and_equals_in_order():

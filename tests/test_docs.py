@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from mtaio import config
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     [
@@ -161,8 +163,8 @@ def test_every_fence_names_a_language_that_is_checked(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_somewhere(document):
-    text = re.sub(r"(?ms)^```.*?^```$", "", document.read_text("utf-8"))
-    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+    links = r"\]\((?!https?://)([^)\s]+)\)"
+    for link in re.findall(links, without_code(document)):
         path, _, anchor = link.partition("#")
         target = document.parent / path if path else document
 
@@ -170,8 +172,12 @@ def test_every_link_to_a_file_leads_somewhere(document):
         assert not anchor or anchor in anchors(target), link
 
 
+def without_code(document: Path) -> str:
+    return re.sub(r"(?ms)^```.*?^```$", "", document.read_text("utf-8"))
+
+
 def anchors(document: Path) -> set[str]:
-    headings = re.findall(r"(?m)^#+ (.+)$", document.read_text("utf-8"))
+    headings = re.findall(r"(?m)^#+ (.+)$", without_code(document))
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in headings
@@ -203,19 +209,16 @@ def test_every_command_is_ours_or_known_to_be_foreign():
 
 
 def test_every_subcommand_that_is_named_exists():
-    told = subprocess.run(
-        [sys.executable, "-m", "mtaio", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    for document, line in commands():
-        named = re.match(r"(?:python -m )?mtaio ([a-z]+)", line)
+    named = {
+        (document.name, line, match[1])
+        for document, line in commands()
+        if (match := re.match(r"(?:python -m )?mtaio ([a-z]+)", line))
+    }
+    for document, line, subcommand in named:
+        asked = [sys.executable, "-m", "mtaio", subcommand, "--help"]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=60)
 
-        assert named is None or re.search(rf"\b{named[1]}\b", told), (
-            f"{document.name}: {line}"
-        )
+        assert told.returncode == 0, f"{document}: {line}\n{told.stderr}"
 
 
 def test_every_extra_that_is_named_exists():
@@ -225,3 +228,20 @@ def test_every_extra_that_is_named_exists():
             assert set(named.split(",")) <= set(project["optional-dependencies"]), (
                 f"{document.name}: mtaio[{named}]"
             )
+
+
+def test_the_table_of_variables_is_what_the_code_reads():
+    guide = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| `(MTAIO_\w+)` \| `(.*?)` \| (.*?) \| (.*?) \|$", guide)
+
+    assert rows == [
+        (each.name, str(each.default), each.accepts, each.meaning)
+        for each in config.variables()
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_variable_that_is_named_is_read(document):
+    named = set(re.findall(r"MTAIO_[A-Z_]*[A-Z]", document.read_text("utf-8")))
+
+    assert named <= {each.name for each in config.variables()}

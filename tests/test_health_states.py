@@ -9,10 +9,8 @@ from mtaio._states import (
     Kind,
     Standing,
     Status,
+    blockers,
     causes,
-    is_live,
-    is_ready,
-    is_started,
     overall,
     refuse_circle,
 )
@@ -105,31 +103,30 @@ def test_a_bad_count_is_refused(value, error):
         Damper(1, value)
 
 
-@given(services, services)
-def test_liveness_never_looks_beyond_liveness_checks(some, others):
-    others = {
-        f"other {name}": standing
-        for name, standing in others.items()
-        if standing.kind is not Kind.LIVE
+@given(services)
+def test_a_probe_is_blocked_by_critical_checks_of_its_kind_only(service):
+    for kind in Kind:
+        for name in blockers(kind, service):
+            assert service[name].kind is kind
+            assert service[name].critical
+
+
+@given(services)
+def test_liveness_is_blocked_by_what_is_down(service):
+    mine = {n: s for n, s in service.items() if s.kind is Kind.LIVE and s.critical}
+    down = {name for name, s in mine.items() if s.status is Status.UNHEALTHY}
+
+    assert set(blockers(Kind.LIVE, service)) == down
+
+
+@given(services, st.sampled_from([Kind.READY, Kind.STARTUP]))
+def test_the_other_probes_are_blocked_by_what_is_down_or_not_seen_yet(service, kind):
+    mine = {n: s for n, s in service.items() if s.kind is kind and s.critical}
+    up = (Status.HEALTHY, Status.DEGRADED)
+
+    assert set(blockers(kind, service)) == {
+        name for name, s in mine.items() if s.status not in up
     }
-
-    assert is_live(some) == is_live(some | others)
-
-
-@given(services)
-def test_ready_needs_every_critical_readiness_check_up(service):
-    critical = [s for s in service.values() if s.critical and s.kind is Kind.READY]
-    up = (Status.HEALTHY, Status.DEGRADED)
-
-    assert is_ready(service) == all(s.status in up for s in critical)
-
-
-@given(services)
-def test_started_needs_every_critical_startup_check_up(service):
-    critical = [s for s in service.values() if s.critical and s.kind is Kind.STARTUP]
-    up = (Status.HEALTHY, Status.DEGRADED)
-
-    assert is_started(service) == all(s.status in up for s in critical)
 
 
 @given(services, st.booleans())

@@ -18,7 +18,9 @@ def main() -> int:
         print("bad settings:", *error.faults, sep="\n  ", file=sys.stderr)
         return ExitCode.BAD_SETTINGS
     try:
-        return asyncio.run(deploy(settings))
+        # The server watches its listening socket, which Windows' default loop can't.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(deploy(settings))
     except StartupError as error:
         print(f"not started: {error}", file=sys.stderr)
         return ExitCode.START_FAILED

@@ -3,10 +3,9 @@
 import asyncio
 import sys
 
-from mtaio.logging import AsyncFileHandler
-
 from mtaio.cache import TTLCache
 from mtaio.health import HealthMonitor
+from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
 
 from .load import Load

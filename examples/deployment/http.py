@@ -6,6 +6,7 @@ of a server mean.
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -52,7 +53,7 @@ class Server:
     def __init__(self, handler: Handler, leaving: Callable[[], bool]) -> None:
         self._handler = handler
         self._leaving = leaving  # when true, clients are told to go elsewhere
-        self._server: asyncio.Server | None = None
+        self._listener = socket.socket()
         self._busy: dict[asyncio.Task[None], bool] = {}
         self._numbers = itertools.count(1)
         self._draining = False
@@ -60,17 +61,22 @@ class Server:
 
     async def start(self) -> None:
         """Listen on a free port of the loopback."""
-        self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", 0, limit=LONGEST_HEAD
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(128)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def drain(self) -> None:
         """Take no new connection; those there are may ask a little longer."""
-        if self._server is not None and not self._draining:
-            self._draining = True
-            self._server.close()
-            asyncio.get_running_loop().call_later(LINGER, self._close_idle)
+        if self._draining:
+            return
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        self._accept()  # who has connected already is served
+        self._listener.close()
+        loop.call_later(LINGER, self._close_idle)
 
     async def stop(self) -> None:
         """Let every connection finish the request it is at."""
@@ -78,33 +84,38 @@ class Server:
         if self._busy:
             await asyncio.wait(self._busy)
 
+    def _accept(self) -> None:
+        # Not `asyncio.start_server`: its `close` refuses those who have connected
+        # and were not accepted yet, and before 3.12 may forget one that was.
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            task = asyncio.create_task(self._connected(connection))
+            self._busy[task] = False
+            task.add_done_callback(self._busy.pop)
+
     def _close_idle(self) -> None:
         for connection, busy in self._busy.items():
             if not busy:
                 connection.cancel()
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._busy[task] = False
+    async def _connected(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(
+            sock=connection, limit=LONGEST_HEAD
+        )
         try:
-            while await self._exchange(task, reader, writer):
+            while await self._exchange(reader, writer):
                 pass
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client went away, or took too long to ask
-        except asyncio.CancelledError:
-            if not self._draining:
-                raise
         finally:
-            del self._busy[task]
             writer.close()
 
     async def _exchange(
-        self,
-        task: "asyncio.Task[None]",
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Read and answer one request; True when another may follow."""
         try:
@@ -113,6 +124,7 @@ class Server:
         except asyncio.LimitOverrunError:
             await self._send(writer, Response(400), keep=False)
             return False
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         self._busy[task] = True
         request = self._parse(head)
         response = await self._handler(request) if request else Response(400)

@@ -101,6 +101,9 @@ class _InnerLifespan:
         if answer.done():
             return str(answer.result()["type"])
         answer.cancel()
+        # Raising is how an app says that it has no lifespan (ASGI 3.0).
+        if not self._task.cancelled():
+            self._task.exception()
         return None
 
 

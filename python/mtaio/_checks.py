@@ -42,7 +42,7 @@ class Check:
         self.interval = (
             None if interval is None else _rust.positive("interval", interval)
         )
-        self.critical = _flag("critical", critical)
+        self.critical = flag("critical", critical)
         self.depends_on = _names("depends_on", depends_on)
         if self.kind is Kind.LIVE and self.depends_on:
             # Else an outage elsewhere would get every instance killed.
@@ -157,17 +157,17 @@ class _ThreadFuture(asyncio.Future[Result]):
 
 
 def _judge(answer: object) -> Result:
-    if isinstance(answer, Result):
-        return answer
     if isinstance(answer, Status):
-        return Result(answer)
+        answer = Result(answer)
+    if isinstance(answer, Result) and answer.status is not Status.UNKNOWN:
+        return answer
     if answer is None or answer is True:
         return Result(Status.HEALTHY)
     if answer is False:
         return Result(Status.UNHEALTHY, "it returned False")
     return Result(
         Status.UNHEALTHY,
-        f"it returned {answer!r:.80}, not None, a bool, a Status or a Result",
+        f"it returned {answer!r:.80}, not None, a bool, a known Status or Result",
     )
 
 
@@ -189,7 +189,8 @@ def _kind(given: Kind | str) -> Kind:
         raise ValueError(f"kind must be one of {known}, got {given!r}") from None
 
 
-def _flag(name: str, given: bool) -> bool:
+def flag(name: str, given: bool) -> bool:
+    """`given` when it is True or False; else a `TypeError` naming `name`."""
     if not isinstance(given, bool):
         raise TypeError(f"{name} must be True or False, got {given!r}")
     return given

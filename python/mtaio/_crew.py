@@ -29,7 +29,7 @@ class Crew:
 
     __slots__ = (
         "_parked",
-        "_strayed",
+        "_reason",
         "_tasks",
         "_ticking",
         "_waiter",
@@ -52,8 +52,8 @@ class Crew:
         self.current: object = None
         self.deadline = time.monotonic() + _SLICE_SECONDS
         self.errors: list[BaseException] = []
-        # A task was cancelled, but not by us.
-        self._strayed = False
+        # What the caller is told of tasks that were stopped, not failed.
+        self._reason: str | None = None
         # Set once: no worker takes another item.
         self.stopping = False
 
@@ -81,12 +81,16 @@ class Crew:
     async def only(self, work: Coroutine[Any, Any, T]) -> T:
         """Run one task and return its result; else raise as `join` does."""
         task = self.start(work)
-        await self.join()
-        return task.result()
+        try:
+            await self.join()
+            return task.result()
+        finally:
+            # An error holds this frame by its traceback: no cycle through it.
+            del task
 
-    def fail(self, error: BaseException) -> None:
-        """Remember why, and cancel every task."""
-        self.errors.append(error)
+    def close(self, reason: str) -> None:
+        """Cancel every task; the caller gets `reason` as an `ExecutionError`."""
+        self._reason = reason
         self.stop()
 
     def stop(self) -> None:
@@ -108,11 +112,14 @@ class Crew:
             BaseExceptionGroup: Several failed.
         """
         cancelled = await self._outlast()
-        if cancelled is not None:
-            self._report_lost()
-            raise cancelled
-        if self._strayed and not self.errors:
-            self.errors.append(ExecutionError(_STRAYED))
+        try:
+            if cancelled is not None:
+                self._report_lost()
+                raise cancelled
+        finally:
+            del cancelled
+        if self._reason is not None and not self.errors:
+            raise ExecutionError(self._reason)
         self._surface()
 
     async def abandon(self) -> None:
@@ -123,20 +130,26 @@ class Crew:
         self.stop()
         cancelled = await self._outlast()
         self._report_lost()
-        if cancelled is not None:
-            raise cancelled
+        try:
+            if cancelled is not None:
+                raise cancelled
+        finally:
+            del cancelled
 
     async def _outlast(self) -> asyncio.CancelledError | None:
         """Wait until no task runs; return the caller's cancellation meanwhile."""
         cancelled = None
-        while self._tasks:
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self.stop()
-        return cancelled
+        try:
+            while self._tasks:
+                self._waiter = self.loop.create_future()
+                try:
+                    await self._waiter
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self.stop()
+            return cancelled
+        finally:
+            del cancelled
 
     async def ended(self) -> None:
         """Wait until no other task runs; for whoever isn't the caller."""
@@ -154,7 +167,6 @@ class Crew:
             if errors:
                 raise errors[0]
         finally:
-            # An error holds this frame by its traceback: no cycle through it.
             del errors
 
     def _report_lost(self) -> None:
@@ -168,10 +180,10 @@ class Crew:
         self._tasks.discard(task)
         if task.cancelled():
             if not self.stopping:
-                self._strayed = True
-                self.stop()
+                self.close(_STRAYED)
         elif (error := task.exception()) is not None:
-            self.fail(error)
+            self.errors.append(error)
+            self.stop()
         if not self._tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self.changed is not None:

@@ -1,20 +1,32 @@
-"""`ErrorHandler`: where errors that nobody else handles are told."""
+"""Where errors that nobody else handles are told."""
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from . import _rust
 from .exceptions import MTAIOError
+
+_default = logging.getLogger("mtaio.errors")
 
 # Kinds of error remembered at once; the oldest is forgotten first, so that
 # errors with ever-new origins can't grow the process.
 _MOST_KINDS = 1000
 
 Origin = tuple[type[BaseException], str, int]
+
+
+class HandlesErrors(Protocol):
+    """What an application needs of an error handler: the guide's one method."""
+
+    async def handle_error(
+        self, error: Exception, context: dict[str, Any] | None = None
+    ) -> None:
+        """Do with `error` what is to be done."""
 
 
 class ErrorHandler:
@@ -44,7 +56,7 @@ class ErrorHandler:
         repeat_interval: float = 10.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self.logger = logging.getLogger("mtaio.errors") if logger is None else logger
+        self.logger = _default if logger is None else logger
         self._interval = _rust.non_negative("repeat_interval", repeat_interval)
         self._clock = time.monotonic if clock is None else clock
         self._lock = threading.Lock()
@@ -134,6 +146,43 @@ class ErrorHandler:
             if len(self._told) > _MOST_KINDS:
                 del self._told[next(iter(self._told))]
             return 0 if told is None else told.repeated
+
+
+class Reports:
+    """Tells an error handler of any kind, also where there is no await."""
+
+    def __init__(self, handler: HandlesErrors) -> None:
+        if not inspect.iscoroutinefunction(getattr(handler, "handle_error", None)):
+            raise TypeError(
+                f"error_handler must have async handle_error(), got {handler!r}"
+            )
+        self._handler = handler
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def tell(self, error: Exception, context: dict[str, Any] | None = None) -> None:
+        """Hand the error over, from the loop's thread. Never waits."""
+        if isinstance(self._handler, ErrorHandler):
+            self._handler.report(error, context)
+            return
+        task = asyncio.ensure_future(self._hand_over(error, context))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def finish(self, timeout: float) -> None:
+        """Give the handler `timeout` seconds to end what it does."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=timeout)
+        if isinstance(self._handler, ErrorHandler):
+            self._handler.flush()
+
+    async def _hand_over(
+        self, error: Exception, context: dict[str, Any] | None
+    ) -> None:
+        try:
+            await self._handler.handle_error(error, context)
+        except Exception as fault:  # noqa: BLE001 - told, with what it kept from us
+            fault.add_note(f"while handling {error!r}")
+            _default.critical("the error handler failed", exc_info=fault)
 
 
 class _Told:

@@ -15,28 +15,40 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Sized,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from . import _rust
 from ._crew import Crew
 from ._stream import ResultStream, Source
+from ._work import (
+    Owned,
+    Progress,
+    cancel_futures,
+    itself,
+    prepared,
+    worker_count,
+    zipped,
+)
 from .exceptions import ExecutionError
-from .resources import TimeoutManager
+from .resources import ConcurrencyLimiter, TimeoutManager
 
 __all__ = ("TaskExecutor",)
 
+A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Progress: TypeAlias = Callable[[int, int | None], object]
-
-_END: Any = object()
-
 _log = logging.getLogger("mtaio.core")
+
+
+# The executors in a place of which the current code runs: waiting for another
+# place of one of them, while its `run` waits for us, could wait for ever.
+_held: contextvars.ContextVar[tuple["TaskExecutor", ...]] = contextvars.ContextVar(
+    "mtaio_places_held", default=()
+)
 
 
 class TaskExecutor:
@@ -52,9 +64,10 @@ class TaskExecutor:
                 ...
 
     `map`, `gather` and `stream` each have at most `max_workers` workers of their
-    own, over one source that is read only as fast as they get on. So a task may
-    use the executor it runs in. Trivial items don't hold the loop: it turns
-    about every millisecond.
+    own, over one source that is read only as fast as they get on. All `run`
+    together have as many places again. A task may use the executor it runs in:
+    it never waits for a place that it holds itself. Trivial items don't hold the
+    loop: it turns about every millisecond.
 
     Each call is structured: when it returns, raises or is cancelled, none of its
     tasks is left. The first failure cancels the others and is raised with its
@@ -67,7 +80,8 @@ class TaskExecutor:
     waits for its end, also of threads, and refuses more until entered again.
 
     Args:
-        max_workers: Most tasks of one call, and most threads, at a time; >= 1.
+        max_workers: Most tasks of one call, most `run`, and most threads, at a
+            time; >= 1.
 
     Raises:
         TypeError, ValueError: `max_workers` is not an int >= 1.
@@ -76,6 +90,7 @@ class TaskExecutor:
     def __init__(self, max_workers: int = 32) -> None:
         self._max_workers = _rust.whole("max_workers", max_workers)
         self._crews: set[Crew] = set()
+        self._places = ConcurrencyLimiter(self._max_workers)
         self._timeouts = TimeoutManager()
         self._threads: ThreadPoolExecutor | None = None
         self._threads_pid = 0
@@ -86,12 +101,16 @@ class TaskExecutor:
         """The most tasks of one call at a time."""
         return self._max_workers
 
-    async def run(self, coro: Awaitable[T], *, timeout: float | None = None) -> T:
-        """Await one coroutine as a task of this executor.
+    def run(
+        self, coro: Awaitable[T], *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, T]:
+        """Await one coroutine as a task of this executor, once there is a place.
+
+        First come, first served. A `run` inside a `run` shares its place.
 
         Args:
             coro: A coroutine or other awaitable; a refused coroutine is closed.
-            timeout: Seconds, finite and >= 0; None sets no limit.
+            timeout: Seconds in all, finite and >= 0; None sets no limit.
 
         Raises:
             TimeoutError: The limit passed (`mtaio.exceptions`).
@@ -99,16 +118,55 @@ class TaskExecutor:
             TypeError, ValueError: `coro` can't be awaited, or `timeout` is no
                 such number.
         """
-        with self._crew((coro,)) as crew:
-            return await crew.only(self._timeouts.run(coro, timeout=timeout))
+        owned = Owned(coro)
+        if not inspect.isawaitable(coro):
+            raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
+        if timeout is not None:
+            timeout = _rust.non_negative("timeout", timeout)
+        return self._run(coro, owned, timeout)
 
-    async def gather(
+    async def _run(self, coro: Awaitable[T], owned: Owned, timeout: float | None) -> T:
+        try:
+            with self._crew() as crew:
+                work = self._in_place(coro)
+                return await crew.only(self._timeouts.run(work, timeout=timeout))
+        finally:
+            owned.close()
+
+    async def _in_place(self, coro: Awaitable[T]) -> T:
+        held = _held.get()
+        if self in held:
+            return await coro
+        async with self._places:
+            # This task's own context, which ends with it.
+            _held.set((*held, self))
+            return await coro
+
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+
+    @overload
+    def gather(
+        self,
+        *awaitables: Awaitable[T],
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, list[T | BaseException]]: ...
+
+    def gather(
         self,
         *awaitables: Awaitable[Any],
         limit: int | None = None,
         return_exceptions: bool = False,
         on_progress: Progress | None = None,
-    ) -> list[Any]:
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Await all, few at a time; return their results in order.
 
         Coroutines that are not reached, or refused, are closed.
@@ -124,17 +182,91 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: `limit` is not an int >= 1.
         """
-        remaining = iter(awaitables)
+        owned = Owned(*awaitables)
+        worker_count(self._max_workers, limit, (awaitables,))
+        return self._gather(owned, limit, return_exceptions, on_progress)
+
+    async def _gather(
+        self,
+        owned: Owned,
+        limit: int | None,
+        return_exceptions: bool,
+        on_progress: Progress | None,
+    ) -> list[Any]:
+        remaining = iter(owned.awaitables)
         try:
-            return await self.map(
-                _itself,
-                remaining if on_progress is None else awaitables,
+            results: list[Any] = await self.map(
+                itself,
+                remaining if on_progress is None else owned.awaitables,
                 limit=limit,
                 return_exceptions=return_exceptions,
                 on_progress=on_progress,
             )
+            return results
         finally:
-            _discard(remaining)
+            owned.close()
+            cancel_futures(remaining)
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> list[T | BaseException]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> list[T | BaseException]: ...
+
+    @overload
+    async def map(
+        self,
+        func: Callable[..., Any],
+        first: Iterable[Any] | AsyncIterable[Any],
+        second: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *others: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[Any]: ...
 
     async def map(
         self,
@@ -160,9 +292,9 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: An argument is not of that kind.
         """
-        workers = self._workers(limit, sources)
-        work = self._prepared(func, sources, return_exceptions, on_progress)
-        source = _zipped(sources)
+        workers = worker_count(self._max_workers, limit, sources)
+        work = prepared(func, sources, self._in_thread, return_exceptions, on_progress)
+        source = zipped(sources)
         results: list[Any] = []
         with self._crew() as crew:
             if isinstance(source, AsyncIterator):
@@ -176,6 +308,72 @@ class TaskExecutor:
                     crew.start(_fill(crew, source, work, results))
                 await crew.join()
         return results
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T | BaseException, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[[A], T],
+        source: Iterable[A] | AsyncIterable[A],
+        /,
+        *,
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[T | BaseException, None]: ...
+
+    @overload
+    def stream(
+        self,
+        func: Callable[..., Any],
+        first: Iterable[Any] | AsyncIterable[Any],
+        second: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *others: Iterable[Any] | AsyncIterable[Any],
+        ordered: bool = False,
+        limit: int | None = None,
+        return_exceptions: bool = False,
+        on_progress: Progress | None = None,
+    ) -> AsyncGenerator[Any, None]: ...
 
     def stream(
         self,
@@ -205,9 +403,9 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: An argument is not of that kind.
         """
-        workers = self._workers(limit, sources)
-        work = self._prepared(func, sources, return_exceptions, on_progress)
-        return self._streamed(work, _zipped(sources), workers, ordered=ordered)
+        workers = worker_count(self._max_workers, limit, sources)
+        work = prepared(func, sources, self._in_thread, return_exceptions, on_progress)
+        return self._streamed(work, zipped(sources), workers, ordered=ordered)
 
     async def _streamed(
         self, work: Callable[..., Any], source: Source, workers: int, *, ordered: bool
@@ -262,38 +460,10 @@ class TaskExecutor:
             self._threads = ThreadPoolExecutor(self._max_workers, "mtaio-executor")
         return self._threads
 
-    def _workers(self, limit: int | None, sources: tuple[Any, ...]) -> int:
-        if not sources:
-            raise TypeError("sources must be one iterable or more, got none")
-        most = self._max_workers
-        if limit is not None:
-            most = min(most, _rust.whole("limit", limit))
-        total = _total(sources)
-        return most if total is None else min(most, total)
-
-    def _prepared(
-        self,
-        func: Callable[..., Any],
-        sources: tuple[Any, ...],
-        return_exceptions: bool,
-        on_progress: Progress | None,
-    ) -> Callable[..., Awaitable[Any]]:
-        if not callable(func):
-            raise TypeError(f"func must be callable, got {func!r:.80}")
-        if on_progress is not None and not callable(on_progress):
-            raise TypeError(f"on_progress must be callable, got {on_progress!r:.80}")
-        work = func if _is_async(func) else _threaded(self._in_thread, func)
-        if return_exceptions:
-            work = _forgiving(work)
-        if on_progress is not None:
-            work = _counted(work, on_progress, _total(sources))
-        return work
-
     @contextmanager
-    def _crew(self, owned: Iterable[object] = ()) -> Iterator[Crew]:
+    def _crew(self) -> Iterator[Crew]:
         """One call's tasks, which closing the executor stops."""
         if self._closed:
-            _discard(owned)
             raise ExecutionError("the executor is closed")
         crew = Crew()
         self._crews.add(crew)
@@ -317,7 +487,7 @@ class TaskExecutor:
         self._closed = True
         loop = asyncio.get_running_loop()
         for crew in [c for c in self._crews if c.loop is loop]:
-            crew.fail(ExecutionError("the executor was closed while this ran"))
+            crew.close("the executor was closed while this ran")
             await crew.ended()
         threads, self._threads = self._threads, None
         if threads is not None and self._threads_pid == os.getpid():
@@ -339,112 +509,20 @@ async def _fill(
 ) -> None:
     """Take items until there are none; each result goes to its item's place."""
     me, clock = object(), time.monotonic
-    with crew:
-        if clock() > crew.deadline:
-            await crew.pause()
-        for arguments in source:
-            place = len(results)
-            results.append(None)
-            crew.current = me
-            results[place] = await work(*arguments)
-            if crew.current is me:
-                if clock() > crew.deadline:
-                    await crew.pause()
-            elif crew.stopping:
-                return
-
-
-async def _itself(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-def _threaded(
-    in_thread: Callable[..., Awaitable[Any]], func: Callable[..., Any]
-) -> Callable[..., Awaitable[Any]]:
-    """`func` in a thread; what it returns is awaited if it can be."""
-
-    async def work(*arguments: Any) -> Any:
-        answer = await in_thread(func, *arguments)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return work
-
-
-def _forgiving(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """`work` that returns what it raises."""
-
-    async def forgiven(*arguments: Any) -> Any:
-        try:
-            return await work(*arguments)
-        except Exception as error:  # noqa: BLE001  # it is the result
-            return error
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return error
-
-    return forgiven
-
-
-def _counted(
-    work: Callable[..., Awaitable[Any]], on_progress: Progress, total: int | None
-) -> Callable[..., Awaitable[Any]]:
-    """`work` that reports each item done."""
-    done = 0
-
-    async def counted(*arguments: Any) -> Any:
-        nonlocal done
-        result = await work(*arguments)
-        done += 1
-        on_progress(done, total)
-        return result
-
-    return counted
-
-
-def _total(sources: Iterable[object]) -> int | None:
-    """How many items there will be, where every source tells its length."""
-    lengths = [len(s) if isinstance(s, Sized) else None for s in sources]
-    known = [length for length in lengths if length is not None]
-    return min(known) if len(known) == len(lengths) else None
-
-
-def _zipped(sources: tuple[Any, ...]) -> Source:
-    for source in sources:
-        if not isinstance(source, Iterable | AsyncIterable):
-            raise TypeError(f"sources must be iterables, got {source!r:.80}")
-    if any(isinstance(source, AsyncIterable) for source in sources):
-        return _zipped_async(sources)
-    return zip(*sources, strict=False)
-
-
-async def _zipped_async(sources: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-    """Like `zip`, over sync and async iterables."""
-    readers = [aiter(s) if isinstance(s, AsyncIterable) else iter(s) for s in sources]
-    while True:
-        items = []
-        for reader in readers:
-            if isinstance(reader, AsyncIterator):
-                item = await anext(reader, _END)
-            else:
-                item = next(reader, _END)
-            if item is _END:
-                return
-            items.append(item)
-        yield tuple(items)
-
-
-def _is_async(func: object) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004  # its async __call__
-    )
-
-
-def _discard(awaitables: Iterable[object]) -> None:
-    """End what was given to us and will never be awaited."""
-    for awaitable in awaitables:
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()
-        elif isinstance(awaitable, asyncio.Future):
-            awaitable.cancel()
+    try:
+        with crew:
+            if clock() > crew.deadline:
+                await crew.pause()
+            for arguments in source:
+                place = len(results)
+                results.append(None)
+                crew.current = me
+                results[place] = await work(*arguments)
+                if crew.current is me:
+                    if clock() > crew.deadline:
+                        await crew.pause()
+                elif crew.stopping:
+                    return
+    finally:
+        # An error among them holds this frame by its traceback: no such cycle.
+        del results

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _rust
 from ._components import Component, Components, Step, call, lifetime
-from ._errors import ErrorHandler
+from ._errors import HandlesErrors, Reports
 from ._inflight import Inflight, Request
 from ._notify import Notifier
+from ._reload import reopen_logs
 from ._signals import handled
 from ._tasks import BackgroundTasks, Spec, Work
 from .exceptions import ApplicationError, ShutdownError, StartupError
@@ -55,12 +56,12 @@ class Lifecycle:
     def __init__(
         self,
         *,
-        error_handler: ErrorHandler | None,
+        error_handler: HandlesErrors,
         health: "HealthMonitor | None",
         drain_delay: float,
         grace_period: float,
     ) -> None:
-        self.error_handler = ErrorHandler() if error_handler is None else error_handler
+        self.error_handler = error_handler
         self.health = health
         self._drain_delay = _rust.non_negative("drain_delay", drain_delay)
         self._grace_period = _rust.positive("grace_period", grace_period)
@@ -73,6 +74,7 @@ class Lifecycle:
         self._tasks = BackgroundTasks(self._task_crashed, self._task_recovered)
         self._inflight = Inflight()
         self._notifier = Notifier()
+        self._reports = Reports(error_handler)
         self._reloads: list[Step] = []
         self._phase = Phase.NEW
         self._exit_code = ExitCode.CLEAN
@@ -273,13 +275,16 @@ class Lifecycle:
         await asyncio.shield(self._stopping)
 
     async def reload(self) -> None:
-        """Call what `on_reload` registered; one that raises is told, the rest go on."""
+        """Reopen the logs, then call what `on_reload` registered.
+
+        A callback that raises is told to the error handler; the others go on.
+        """
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        for callback in self._reloads:
+        for callback in (reopen_logs, *self._reloads):
             try:
                 await call(callback)
             except Exception as error:  # noqa: BLE001 - told; the others go on
-                self.error_handler.report(error, {"reload": repr(callback)})
+                self._reports.tell(error, {"reload": repr(callback)})
         self._notify("READY=1")
 
     def request(self) -> Request:
@@ -316,7 +321,7 @@ class Lifecycle:
 
     def _notify(self, *states: str) -> None:
         if error := self._notifier.send(*states):
-            self.error_handler.report(error, {"notify": states})
+            self._reports.tell(error, {"notify": states})
 
     async def _feed_watchdog(self) -> None:
         """Show systemd a sign of life while the loop turns and health is live."""
@@ -328,12 +333,14 @@ class Lifecycle:
 
     def _component_ended(self, component: Component) -> None:
         self._exit_code = ExitCode.CRASHED
-        error = component.failure or ApplicationError(f"{component.name} ended early")
-        self.error_handler.report(error, {"component": component.name})
+        failure = component.failure
+        if not isinstance(failure, Exception):
+            failure = ApplicationError(f"{component.name} ended early: {failure!r}")
+        self._reports.tell(failure, {"component": component.name})
         self._ask_stop()
 
     def _task_crashed(self, spec: Spec, error: Exception) -> None:
-        self.error_handler.report(error, {"task": spec.name})
+        self._reports.tell(error, {"task": spec.name})
         if spec.critical and not spec.restart:
             self._exit_code = ExitCode.CRASHED
         if self.health is not None:
@@ -400,7 +407,7 @@ class Lifecycle:
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
         await self._stop_components(deadline)
-        self.error_handler.flush()
+        await self._reports.finish(self._left(deadline))
         self._enter(Phase.STOPPED)
 
     async def _drain_components(self) -> None:
@@ -452,4 +459,4 @@ class Lifecycle:
     def _went_wrong(self, error: Exception) -> None:
         if self._exit_code is ExitCode.CLEAN:
             self._exit_code = ExitCode.UNCLEAN
-        self.error_handler.report(error)
+        self._reports.tell(error)

@@ -2,7 +2,7 @@
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -91,24 +91,19 @@ class Standing:
 Standings = Mapping[str, Standing]
 
 
-def is_live(all_: Standings) -> bool:
-    """No critical liveness check is down. Others have no say in this."""
-    return not any(s.status is Status.UNHEALTHY for s in _critical(all_, Kind.LIVE))
+def blockers(kind: Kind, all_: Standings) -> tuple[str, ...]:
+    """The critical checks that keep the probe of `kind` from passing.
 
-
-def is_ready(all_: Standings) -> bool:
-    """Every critical readiness check was seen, and none is down."""
-    return not any(
-        s.status in (Status.UNHEALTHY, Status.UNKNOWN)
-        for s in _critical(all_, Kind.READY)
-    )
-
-
-def is_started(all_: Standings) -> bool:
-    """Every critical startup check is up."""
-    return not any(
-        s.status in (Status.UNHEALTHY, Status.UNKNOWN)
-        for s in _critical(all_, Kind.STARTUP)
+    Those that are down; but for liveness, also those that were not seen yet.
+    Liveness has no say in readiness and readiness none in liveness.
+    """
+    stops = {Status.UNHEALTHY}
+    if kind is not Kind.LIVE:
+        stops.add(Status.UNKNOWN)
+    return tuple(
+        name
+        for name, standing in all_.items()
+        if standing.kind is kind and standing.critical and standing.status in stops
     )
 
 
@@ -156,7 +151,3 @@ def refuse_circle(graph: Mapping[str, Iterable[str]]) -> None:
     except CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(f"depends_on must not form a circle: {circle}") from error
-
-
-def _critical(all_: Standings, kind: Kind) -> Iterator[Standing]:
-    return (s for s in all_.values() if s.critical and s.kind is kind)

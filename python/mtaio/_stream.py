@@ -4,15 +4,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ._crew import Crew
 
 T = TypeVar("T")
 
-Source = Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]
-
-_END: Any = object()
+Arguments: TypeAlias = tuple[Any, ...]
+Source: TypeAlias = Iterator[Arguments] | AsyncIterator[Arguments]
 
 
 class ResultStream(Generic[T]):
@@ -39,7 +39,6 @@ class ResultStream(Generic[T]):
         self._func = func
         self._window = window
         self._ordered = ordered
-        # An async source can't be read by two workers at once.
         self._reading = asyncio.Lock()
         self._taken = self._handed = 0
         self._come: deque[T] = deque()
@@ -56,13 +55,16 @@ class ResultStream(Generic[T]):
             for _ in range(workers):
                 self._crew.start(self._work())
             while self._crew.running() and not self._crew.stopping:
-                self._consumer = asyncio.get_running_loop().create_future()
+                self._consumer = self._crew.loop.create_future()
                 await self._consumer
                 while self._come:
                     yield self._hand_over()
         except BaseException:
             await self._crew.abandon()
             raise
+        finally:
+            # The crew and this would keep each other alive.
+            self._crew.changed = None
         await self._crew.join()
 
     def _hand_over(self) -> T:
@@ -75,11 +77,17 @@ class ResultStream(Generic[T]):
 
     async def _work(self) -> None:
         crew, me, clock = self._crew, object(), time.monotonic
+        take: Callable[[], Awaitable[Arguments | None]]
+        if isinstance(self._source, AsyncIterator):
+            take = partial(self._take_async, self._source)
+        else:
+            take = partial(self._take_sync, self._source)
         with crew:
             if clock() > crew.deadline:
                 await crew.pause()
-            while (taken := await self._take()) is not None:
-                number, arguments = taken
+            while (arguments := await take()) is not None:
+                number = self._taken
+                self._taken += 1
                 crew.current = me
                 result = await self._func(*arguments)
                 self._put(number, result)
@@ -89,24 +97,22 @@ class ResultStream(Generic[T]):
                 elif crew.stopping:
                     return
 
-    async def _take(self) -> tuple[int, tuple[Any, ...]] | None:
-        if isinstance(self._source, Iterator):
+    async def _take_sync(self, source: Iterator[Arguments]) -> Arguments | None:
+        while self._taken - self._handed >= self._window:
             await self._room()
-            arguments = next(self._source, None)
-        else:
-            async with self._reading:
+        return next(source, None)
+
+    async def _take_async(self, source: AsyncIterator[Arguments]) -> Arguments | None:
+        # An async source can't be read by two workers at once.
+        async with self._reading:
+            while self._taken - self._handed >= self._window:
                 await self._room()
-                arguments = await anext(self._source, None)
-        if arguments is None:
-            return None
-        self._taken += 1
-        return self._taken - 1, arguments
+            return await anext(source, None)
 
     async def _room(self) -> None:
-        while self._taken - self._handed >= self._window:
-            place = asyncio.get_running_loop().create_future()
-            self._without_room.append(place)
-            await place
+        place = self._crew.loop.create_future()
+        self._without_room.append(place)
+        await place
 
     def _put(self, number: int, result: T) -> None:
         if not self._ordered:

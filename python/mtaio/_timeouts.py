@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from . import _rust
 from .exceptions import TimeoutError, TimeoutGroupError
@@ -112,7 +112,7 @@ class TimeoutManager:
         # The identity test spares the common case a slow protocol check.
         if type(coro) is not CoroutineType and not inspect.isawaitable(coro):
             raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
-        return _bounded(coro, limit)
+        return _bounded(_Owned(coro), limit)
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,11 +124,28 @@ class TimeoutManager:
         return f"TimeoutManager(default_timeout={self._default})"
 
 
-async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
+class _Owned(Generic[T]):
+    """An awaitable given to us; if a coroutine, it will surely be closed.
+
+    A call's own coroutine may be dropped before its first step, its task having
+    been cancelled by then, and what it was given with it: that is no coroutine
+    the user forgot to await, and must not be warned about as one.
+    """
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self.awaitable = awaitable
+
+    def __del__(self) -> None:
+        _close(self.awaitable)
+
+
+async def _bounded(owned: _Owned[T], limit: float | None) -> T:
     scope = _open(limit)
     await scope.__aenter__()
     try:
-        result = await coro
+        result = await owned.awaitable
     except BaseException as error:
         # Only `__aexit__` itself raises for this limit, so a TimeoutError of
         # the body can't be mistaken for it.
@@ -136,6 +153,9 @@ async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
             await scope.__aexit__(type(error), error, error.__traceback__)
         except builtins.TimeoutError:
             raise TimeoutError(_message(limit)) from error
+        finally:
+            # It holds the task, whose error holds this frame: no such cycle.
+            del scope
         raise
     await scope.__aexit__(None, None, None)
     return result
@@ -172,32 +192,28 @@ class TimeoutContext:
     ) -> None:
         if on_timeout is not None and not callable(on_timeout):
             raise TypeError(f"on_timeout must be callable, got {on_timeout!r:.80}")
-        if not (
-            isinstance(exception_type, type) and issubclass(exception_type, Exception)
-        ):
-            raise TypeError(
-                f"exception_type must be an Exception class, got {exception_type!r:.80}"
-            )
+        if exception_type is not TimeoutError:
+            _check_exception_type(exception_type)
         if error_message is not None:
             error_message = _rust.text("error_message", error_message)
         self._timeout = _rust.non_negative("timeout", timeout)
         self._on_timeout = on_timeout
-        self._factory = exception_type
-        self._message = error_message or _message(self._timeout)
+        self._exception_type = exception_type
+        self._error_message = error_message
         self._scope: asyncio.Timeout | None = None
-        self._deadline = 0.0
         self._expired = False
 
     @property
-    def timeout_seconds(self) -> float:
+    def timeout(self) -> float:
         """The limit in seconds."""
         return self._timeout
 
     def remaining(self) -> float | None:
         """Seconds left, 0.0 once passed; None while not entered. Never waits."""
-        if self._scope is None:
+        when = None if self._scope is None else self._scope.when()
+        if when is None:
             return None
-        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+        return max(0.0, when - asyncio.get_running_loop().time())
 
     def has_expired(self) -> bool:
         """Whether the limit has passed, in this or the last use. Never waits."""
@@ -209,7 +225,8 @@ class TimeoutContext:
         For code that computes long without waiting, where nothing can stop it.
         """
         if self.has_expired():
-            raise self._factory(self._message)
+            self._expired = True
+            raise self._error()
 
     async def __aenter__(self) -> Self:
         if self._scope is not None:
@@ -217,7 +234,6 @@ class TimeoutContext:
         scope = _open(self._timeout)
         await scope.__aenter__()
         self._scope, self._expired = scope, False
-        self._deadline = asyncio.get_running_loop().time() + self._timeout
         return self
 
     async def __aexit__(
@@ -234,7 +250,10 @@ class TimeoutContext:
         except builtins.TimeoutError:
             self._expired = True
             await self._tell()
-            raise self._factory(self._message) from error
+            raise self._error() from error
+
+    def _error(self) -> Exception:
+        return self._exception_type(self._error_message or _message(self._timeout))
 
     async def _tell(self) -> None:
         if self._on_timeout is None:
@@ -281,13 +300,14 @@ class TimeoutGroup:
         self._scope: asyncio.Timeout | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._failures: list[BaseException] = []
-        self._aborting = self._collecting = self._leaving = False
+        self._entered = self._aborting = self._collecting = self._leaving = False
 
     async def __aenter__(self) -> Self:
-        if self._scope is not None:
+        if self._entered:
             raise RuntimeError("this TimeoutGroup was already entered")
-        self._scope = _open(self._timeout)
-        await self._scope.__aenter__()
+        scope = _open(self._timeout)
+        await scope.__aenter__()
+        self._scope, self._entered = scope, True
         return self
 
     def create_task(
@@ -314,14 +334,14 @@ class TimeoutGroup:
             limit = _seconds("timeout", timeout)
             if not asyncio.iscoroutine(coro):
                 raise TypeError(f"coro must be a coroutine, got {coro!r:.80}")
-            if self._scope is None:
+            if not self._entered:
                 raise TimeoutGroupError("the group is not entered: it takes no task")
             if self._aborting or (self._leaving and not self._running()):
                 raise TimeoutGroupError("the group has ended: it takes no task")
         except BaseException:
             _close(coro)
             raise
-        body = coro if limit is None else _bounded(coro, limit)
+        body = coro if limit is None else _bounded(_Owned(coro), limit)
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
@@ -353,6 +373,7 @@ class TimeoutGroup:
             self._abort()
         stopped = await self._join()
         leaving = error if error is not None else stopped
+        del stopped
         try:
             await self._scope.__aexit__(
                 type(leaving) if leaving else None, leaving, trace
@@ -361,34 +382,53 @@ class TimeoutGroup:
             if not self._failures:
                 raise TimeoutGroupError(_message(self._timeout)) from leaving
             leaving = None
-        self._surface(error, leaving)
+        finally:
+            # It holds the task, whose error may hold this group: no such cycle.
+            self._scope = None
+        try:
+            self._surface(error, leaving)
+        finally:
+            del error, leaving
 
     async def _join(self) -> BaseException | None:
         """Wait until no task runs; return the cancellation that came meanwhile."""
         stopped = None
-        while running := self._running():
-            try:
-                await asyncio.wait(running)
-            except asyncio.CancelledError as error:
-                stopped = error
-                self._abort()
-        return stopped
+        try:
+            while running := self._running():
+                try:
+                    await asyncio.wait(running)
+                except asyncio.CancelledError as error:
+                    stopped = error
+                    self._abort()
+            return stopped
+        finally:
+            del stopped
 
     def _surface(
         self, error: BaseException | None, leaving: BaseException | None
     ) -> None:
         """Raise what leaving must raise, if it isn't simply the block's `error`."""
-        if isinstance(leaving, asyncio.CancelledError):
-            if leaving is not error:
-                raise leaving
-            return
         failures = [f for f in self._failures if f is not error]
+        if failures or error is not None or leaving is not None:
+            # What is raised holds this group by its traceback: no cycle.
+            self._failures, self._tasks = [], []
+        if isinstance(leaving, asyncio.CancelledError):
+            try:
+                if leaving is not error:
+                    raise leaving
+                return
+            finally:
+                del failures, error, leaving
         if error is not None and not isinstance(error, asyncio.CancelledError):
             failures.insert(0, error)
-        if len(failures) > 1:
-            raise BaseExceptionGroup("several tasks of the group failed", failures)
-        if failures and failures[0] is not error:
-            raise failures[0]
+        try:
+            if len(failures) > 1:
+                message = "several tasks of the group failed"
+                raise BaseExceptionGroup(message, failures)
+            if failures and failures[0] is not error:
+                raise failures[0]
+        finally:
+            del failures, error, leaving
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self._collecting:
@@ -415,11 +455,18 @@ def _seconds(name: str, value: float | None) -> float | None:
     return None if value is None else _rust.non_negative(name, value)
 
 
+def _check_exception_type(given: object) -> None:
+    if not (isinstance(given, type) and issubclass(given, Exception)):
+        accepted = "exception_type must be an Exception class"
+        raise TypeError(f"{accepted}, got {given!r:.80}")
+
+
 def _message(limit: float | None) -> str:
     return f"timed out after {limit:g} seconds"
 
 
 def _close(coro: object) -> None:
-    """Close a refused coroutine: nobody else has it to await it."""
-    if isinstance(coro, Coroutine):
+    """Close `coro` if it is a coroutine; nobody else has it to await it."""
+    # Nearly always true, and the check of the protocol is slow.
+    if type(coro) is CoroutineType or isinstance(coro, Coroutine):
         coro.close()

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ._asgi import AsgiApp, Mounted
-from ._errors import ErrorHandler
+from ._errors import ErrorHandler, HandlesErrors
 from ._lifecycle import ExitCode, Lifecycle, Phase
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Application(Lifecycle):
         rate_limiter: Paces the requests of `handle`.
         concurrency_limiter: Bounds how many of them are worked on at a time.
         timeout_manager: Bounds the time of each, waiting for the limits included.
-        error_handler: Is told of every error; a new `ErrorHandler` by default.
+        error_handler: Is told of every error; a new `ErrorHandler` by default, or
+            an object of yours with `async handle_error(error, context)`.
         health: Is told the phase and of crashed tasks. Start it as a component
             (`app.add("health", health)`) or around the application.
         drain_delay: Seconds, 0 or more, below `grace_period`.
@@ -51,13 +52,13 @@ class Application(Lifecycle):
         rate_limiter: "RateLimiter | None" = None,
         concurrency_limiter: "ConcurrencyLimiter | None" = None,
         timeout_manager: "TimeoutManager | None" = None,
-        error_handler: ErrorHandler | None = None,
+        error_handler: HandlesErrors | None = None,
         health: "HealthMonitor | None" = None,
         drain_delay: float = 0.0,
         grace_period: float = 30.0,
     ) -> None:
         super().__init__(
-            error_handler=error_handler,
+            error_handler=ErrorHandler() if error_handler is None else error_handler,
             health=health,
             drain_delay=drain_delay,
             grace_period=grace_period,

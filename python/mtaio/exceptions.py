@@ -20,7 +20,8 @@ Bad arguments raise plain `ValueError` or `TypeError` and are not in this tree::
     │   └── FormatterError         a record can't be formatted
     ├── MonitoringError
     │   ├── MetricError            unknown or unreadable metric
-    │   └── AlertError             a threshold callback failed
+    │   ├── AlertError             a threshold callback failed
+    │   └── ProbeError             probes can't be served there (also OSError)
     ├── GroupError
     │   └── TimeoutGroupError      a group ran out of time (a TimeoutError)
     ├── HealthError                a check can't be registered or run
@@ -51,6 +52,7 @@ __all__ = (
     "MTAIOError",
     "MetricError",
     "MonitoringError",
+    "ProbeError",
     "RateLimitError",
     "ResourceError",
     "ResourceLimitError",
@@ -148,6 +150,10 @@ class MetricError(MonitoringError):
 
 class AlertError(MonitoringError):
     """A threshold callback failed; its own error is `__cause__`."""
+
+
+class ProbeError(MonitoringError, OSError):
+    """Probes can't be served at the address asked; `errno` says what failed."""
 
 
 class GroupError(MTAIOError):

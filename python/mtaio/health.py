@@ -4,48 +4,47 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _rust
-from ._checks import Check, CheckFunction
-from ._states import (
-    Kind,
-    Result,
-    Standing,
-    Status,
-    causes,
-    is_live,
-    is_ready,
-    is_started,
-    overall,
-    refuse_circle,
+from ._checks import Check, CheckFunction, flag
+from ._known_checks import (
+    cache_loads,
+    disk_space,
+    http_get,
+    log_writer,
+    loop_lag,
+    memory_use,
+    saturation,
+    tcp,
 )
+from ._states import Kind, Result, Status, refuse_circle
+from ._verdict import Fault, Verdict
 from .events import EventEmitter
 from .exceptions import HealthError
-from .monitoring import ResourceMonitor
+from .monitoring import ProbeServer, ResourceMonitor
 
-__all__ = ("HealthMonitor", "Kind", "Result", "Status")
+__all__ = (
+    "HealthMonitor",
+    "Kind",
+    "Result",
+    "Status",
+    "cache_loads",
+    "disk_space",
+    "http_get",
+    "log_writer",
+    "loop_lag",
+    "memory_use",
+    "saturation",
+    "tcp",
+)
 
 F = TypeVar("F", bound=CheckFunction)
 
 # Each wait between two runs differs by this much at most, so that checks of
 # many processes don't strike one dependency in step.
 _JITTER = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something known to be down without a check."""
-
-    reason: str
-    critical: bool
-
-    @property
-    def standing(self) -> Standing:
-        """As the rules of health see it."""
-        return Standing(Kind.READY, self.critical, Status.UNHEALTHY, failing=True)
 
 
 class HealthMonitor:
@@ -61,6 +60,8 @@ class HealthMonitor:
     Args:
         monitor: Gives the figures; started and stopped with this object.
         emitter: Carries the events.
+        probes: Are told of every change; start and stop them yourself, around
+            this object, so that they answer from the first to the last moment.
         cpu_threshold: Percent of CPU use, above 0, that degrades the service.
         memory_threshold: Percent of memory use, above 0, likewise.
         clock: Monotonic seconds; by default `time.monotonic`.
@@ -73,27 +74,27 @@ class HealthMonitor:
         monitor: ResourceMonitor | None = None,
         emitter: EventEmitter | None = None,
         *,
+        probes: ProbeServer | None = None,
         cpu_threshold: float = 80.0,
         memory_threshold: float = 90.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.monitor = ResourceMonitor() if monitor is None else monitor
         self.emitter = EventEmitter() if emitter is None else emitter
+        self.probes = probes
         self._thresholds = {
             "cpu_usage": _rust.positive("cpu_threshold", cpu_threshold),
             "memory_usage": _rust.positive("memory_threshold", memory_threshold),
         }
         self._clock = time.monotonic if clock is None else clock
-        self._checks: dict[str, Check] = {}
-        self._schedules: dict[str, asyncio.Task[None]] = {}
-        self._emits: set[asyncio.Task[Any]] = set()
-        self._alerts: dict[str, tuple[float, float]] = {}
-        self._faults: dict[str, Fault] = {}
-        self._gate = (True, "")
+        self._verdict = Verdict()
+        self._checks = self._verdict.checks
         self._status = Status.UNKNOWN
         self._since = self._clock()
-        self._was_started = False
+        self._version = 0
         self._running = False
+        self._schedules: dict[str, asyncio.Task[None]] = {}
+        self._emits: set[asyncio.Task[Any]] = set()
         self.monitor.on_threshold_exceeded(self._exceeded)
         self.monitor.on_threshold_cleared(self._cleared)
 
@@ -212,40 +213,43 @@ class HealthMonitor:
     def set_ready(self, ready: bool, reason: str = "") -> None:
         """Open or close readiness, whatever the checks say. Never waits.
 
-        From any thread, and from a signal handler.
+        From the loop's thread, also from a signal handler while the loop is stuck.
         """
-        self._gate = (ready, reason)
+        self._verdict.gate = (flag("ready", ready), reason)
+        self._version += 1
+        self._publish()
 
     def set_fault(self, name: str, reason: str, *, critical: bool = True) -> None:
         """Count as a readiness check that is down, until `clear_fault(name)`.
 
         For what is known without being asked, such as a task that crashed.
         """
-        if name not in self._faults:
+        fault = Fault(_rust.text("reason", reason), flag("critical", critical))
+        is_new = _rust.text("name", name) not in self._verdict.faults
+        self._verdict.faults[name] = fault
+        if is_new:
             self._alert(name, reason, str(Status.HEALTHY))
-        self._faults[_rust.text("name", name)] = Fault(reason, critical)
         self._judge(reason)
 
     def clear_fault(self, name: str) -> None:
         """Take back a fault; does nothing if there is none of that name."""
-        if self._faults.pop(name, None) is not None:
+        if self._verdict.faults.pop(name, None) is not None:
             self._judge(f"{name} is well again")
 
     @property
     def live(self) -> bool:
-        """False when only a restart helps."""
-        return is_live(self._standings())
+        """False when only a restart helps: `/livez`."""
+        return self._verdict.live
 
     @property
     def ready(self) -> bool:
-        """True when requests may come."""
-        return self._gate[0] and self.started and is_ready(self._standings())
+        """True when requests may come: `/readyz`."""
+        return self._verdict.ready
 
     @property
     def started(self) -> bool:
-        """True from when every critical startup check was up once."""
-        self._was_started = self._was_started or is_started(self._standings())
-        return self._was_started
+        """True from when every critical startup check was up once: `/startupz`."""
+        return self._verdict.started
 
     async def get_health_status(self) -> dict[str, Any]:
         """How the service is, from fresh figures and the checks' latest states.
@@ -253,12 +257,12 @@ class HealthMonitor:
         Checks without an interval run now, all at once, unless fresh.
 
         Returns:
-            `status`: of the whole, as text. `cpu_usage`, `memory_usage`: percent.
-            `uptime`: seconds. `live`, `ready`, `started`: what the probes say.
-            `reason`: why it is not healthy. `since`: seconds since the status
-            changed. `alerts`: the figures beyond their thresholds. `checks`:
-            by name, each with `status`, `kind`, `critical`, `reason`, `causes`
-            and `since`.
+            `status`: of the whole, as text. `cpu_usage`, `memory_usage`: percent,
+            None where the system doesn't say. `uptime`: seconds. `live`, `ready`,
+            `started`: what the probes say. `reason`: why it is not healthy.
+            `since`: seconds since the status changed. `alerts`: the figures beyond
+            their thresholds. `checks`: by name, each with `status`, `kind`,
+            `critical`, `reason`, `causes` and `since`.
         """
         on_demand = [c.name for c in self._checks.values() if c.interval is None]
         await asyncio.gather(*(self.run_check(name) for name in on_demand))
@@ -267,24 +271,13 @@ class HealthMonitor:
             "cpu_usage": stats.cpu.usage_percent,
             "memory_usage": stats.memory.percent,
         }
-        beyond = {m for m, v in figures.items() if v >= self._thresholds[m]}
-        beyond |= self._alerts.keys()
-        standings = self._standings()
-        return {
-            "status": str(overall(standings, alerts=bool(beyond))),
-            **figures,
-            "uptime": stats.uptime,
-            "live": self.live,
-            "ready": self.ready,
-            "started": self.started,
-            "reason": self._reason(beyond),
-            "since": self._clock() - self._since,
-            "alerts": {
-                metric: {"value": value, "threshold": threshold}
-                for metric, (value, threshold) in self._alerts.items()
-            },
-            "checks": {c.name: self._describe(c) for c in self._checks.values()},
+        beyond = {
+            metric
+            for metric, value in figures.items()
+            if value is not None and value >= self._thresholds[metric]
         }
+        document = self._verdict.document(self._clock(), self._since, beyond)
+        return document | figures | {"uptime": stats.uptime}
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -306,6 +299,7 @@ class HealthMonitor:
         self._checks[check.name] = check
         if self._running:
             self._schedule(check)
+            self._judge(f"{check.name} was added")
 
     def _schedule(self, check: Check) -> None:
         if check.interval is not None:
@@ -322,30 +316,34 @@ class HealthMonitor:
 
     def _take(self, check: Check, result: Result) -> None:
         previous = check.damper.status
-        if not check.take(result):
+        changed = check.take(result)
+        self._publish()
+        if not changed:
             return
         status = check.damper.status
         self._tell_change(check.name, previous, status, result.reason)
-        if status is Status.UNHEALTHY and self._causes(check) == (check.name,):
+        if status is Status.UNHEALTHY and self._verdict.explains(check.name):
             self._alert(check.name, result.reason, str(Status.HEALTHY))
         self._judge(f"{check.name} is {status}")
 
     async def _exceeded(self, metric: str, value: float, threshold: float) -> None:
-        self._alerts[metric] = (value, threshold)
+        self._verdict.alerts[metric] = (value, threshold)
         self._alert(metric, value, threshold)
         self._judge(f"{metric} is {value:g}, its threshold {threshold:g}")
 
     async def _cleared(self, metric: str, value: float, threshold: float) -> None:
-        self._alerts.pop(metric, None)
+        self._verdict.alerts.pop(metric, None)
         self._judge(f"{metric} is {value:g}, its threshold {threshold:g}")
 
     def _judge(self, reason: str) -> None:
         """Tell when the whole changed."""
-        status = overall(self._standings(), alerts=bool(self._alerts))
-        previous, self._status = self._status, status
+        self._verdict.latch()
+        previous, status = self._status, self._verdict.status()
+        self._status = status
         if status is not previous:
             self._since = self._clock()
             self._tell_change(None, previous, status, reason)
+        self._publish()
 
     def _alert(self, metric: str, value: object, threshold: object) -> None:
         data = {"metric": metric, "value": value, "threshold": threshold}
@@ -368,41 +366,11 @@ class HealthMonitor:
         self._emits.add(emit)
         emit.add_done_callback(self._emits.discard)
 
-    def _standings(self) -> dict[str, Standing]:
-        faults = {name: fault.standing for name, fault in self._faults.items()}
-        return faults | {c.name: c.standing for c in self._checks.values()}
-
-    def _causes(self, check: Check) -> tuple[str, ...]:
-        return causes(check.name, self._standings())
-
-    def _describe(self, check: Check) -> dict[str, Any]:
-        status = check.damper.status
-        well = status in (Status.HEALTHY, Status.UNKNOWN)
-        return {
-            "status": str(status),
-            "kind": str(check.kind),
-            "critical": check.critical,
-            "reason": check.result.reason,
-            "causes": () if well else self._causes(check),
-            "since": self._clock() - check.since,
-        }
-
-    def _reason_of(self, name: str) -> str:
-        if name in self._faults:
-            return self._faults[name].reason
-        return self._checks[name].result.reason
-
-    def _reason(self, beyond: Iterable[str]) -> str:
-        """Root causes first, then figures beyond their thresholds."""
-        standings = self._standings()
-        roots = dict.fromkeys(
-            cause
-            for name, standing in standings.items()
-            if standing.status in (Status.DEGRADED, Status.UNHEALTHY)
-            for cause in causes(name, standings)
-        )
-        told = [f"{name}: {self._reason_of(name)}" for name in roots]
-        told += [f"{metric} is beyond its threshold" for metric in sorted(beyond)]
-        if not self._gate[0]:
-            told.append(self._gate[1])
-        return "; ".join(told)
+    def _publish(self) -> None:
+        """Tell the probes; again if a signal handler told them newer state amid."""
+        while self.probes is not None:
+            version = self._version
+            document = self._verdict.document(self._clock(), self._since)
+            self.probes.publish(**self._verdict.verdicts(), health=document)
+            if version == self._version:
+                return

@@ -1,5 +1,27 @@
-"""Limits and timeouts."""
+"""Limits: how often, how many at once, how long.
 
+`RateLimiter` and `KeyedRateLimiter` bound a rate, `ConcurrencyLimiter` a number
+at once, `ResourceLimiter` both. Every limiter may be shared by all threads and
+event loops of the process. `TimeoutManager`, `TimeoutContext` and `TimeoutGroup`
+bound the time.
+"""
+
+from ._concurrency import (
+    ConcurrencyLimiter,
+    ConcurrencyLimiterStats,
+    ResourceLimiter,
+)
+from ._rate import KeyedRateLimiter, RateLimiter, RateLimiterStats
 from ._timeouts import TimeoutContext, TimeoutGroup, TimeoutManager
 
-__all__ = ("TimeoutContext", "TimeoutGroup", "TimeoutManager")
+__all__ = (
+    "ConcurrencyLimiter",
+    "ConcurrencyLimiterStats",
+    "KeyedRateLimiter",
+    "RateLimiter",
+    "RateLimiterStats",
+    "ResourceLimiter",
+    "TimeoutContext",
+    "TimeoutGroup",
+    "TimeoutManager",
+)

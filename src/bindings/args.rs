@@ -48,6 +48,11 @@ fn number(name: &str, accepted: &str, value: &Bound<'_, PyAny>) -> PyResult<f64>
         .map_err(|_| wrong_value(name, accepted, value))
 }
 
+/// Any number, NaN and infinities too, such as the value of a gauge.
+pub(crate) fn real(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    number(name, "a number", value)
+}
+
 /// A finite number above 0, such as a rate, a TTL or an interval.
 pub(crate) fn positive(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     const ACCEPTED: &str = "a finite number > 0";

@@ -3,10 +3,23 @@
 //! One file per core type. A binding converts, delegates and maps errors; one
 //! that decides policy is core code misplaced.
 
+pub(crate) mod alarm;
 pub(crate) mod args;
+pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod keyed;
+pub(crate) mod log;
+mod log_direct;
+mod log_format;
+mod log_json;
+pub(crate) mod metrics;
+pub(crate) mod permits;
+pub(crate) mod probe;
+pub(crate) mod ready;
+pub(crate) mod watchdog;
+pub(crate) mod worker;
 
 use pyo3::prelude::*;
 
@@ -15,6 +28,17 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     args::register(m)?;
+    alarm::register(m)?;
+    bucket::register(m)?;
     cache::register(m)?;
+    keyed::register(m)?;
+    log::register(m)?;
+    log_direct::register(m)?;
+    metrics::register(m)?;
+    permits::register(m)?;
+    probe::register(m)?;
+    ready::register(m)?;
+    watchdog::register(m)?;
+    worker::register(m)?;
     Ok(())
 }

@@ -65,8 +65,8 @@ async def test_block_2_logs_to_the_file_in_the_guides_format(guide, tmp_path):
     await names["setup_logging"]()
 
     logging.getLogger("mtaio").info("ようこそ")
-    for handler in logging.getLogger("mtaio").handlers:
-        handler.close()
+    (handler,) = logging.getLogger("mtaio").handlers
+    await handler.aclose()
 
     (line,) = (tmp_path / "app.log").read_text("utf-8").splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \S+ - mtaio - INFO - ようこそ", line)
@@ -85,7 +85,7 @@ async def test_block_3_makes_limits_that_limit(guide, monkeypatch):
     assert granted == [True, True, True, False]
     with pytest.raises(RateLimitError):
         await rate_limiter.acquire(timeout=0.1)
-    assert concurrency.limit == 2
+    assert concurrency.stats().limit == 2
     with pytest.raises(TimeoutError):
         await timeouts.run(asyncio.sleep(60))
 
@@ -99,8 +99,9 @@ async def test_block_4_reports_health_and_alerts_on_a_threshold(guide):
 
         @health.emitter.on("health_alert")
         async def on_alert(event):
-            seen.append(event.data)
-            alerted.set()
+            if event.data["metric"] == "memory_usage":
+                seen.append(event.data)
+                alerted.set()
 
         status = await health.get_health_status()
         # Below any real figure, so that the machine itself crosses it.
@@ -112,7 +113,6 @@ async def test_block_4_reports_health_and_alerts_on_a_threshold(guide):
     assert 0 <= status["cpu_usage"] <= 100
     assert 0 < status["memory_usage"] <= 100
     assert status["uptime"] > 0
-    assert seen[0]["metric"] == "memory_usage"
     assert seen[0]["value"] >= seen[0]["threshold"] == 1e-6
 
 

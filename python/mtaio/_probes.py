@@ -1,0 +1,389 @@
+"""Probes served from a native thread, as an ASGI app, or by a collector you have."""
+
+import asyncio
+import json
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from . import _rust
+from ._rust import Distribution, LivenessGuard, MetricFamily, MetricsSource
+from .exceptions import MonitoringError
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric as PrometheusMetric
+
+__all__ = (
+    "Distribution",
+    "LivenessGuard",
+    "MetricFamily",
+    "MetricsSource",
+    "ProbeApp",
+    "ProbeCollector",
+    "ProbeServer",
+)
+
+Number = TypeVar("Number", int, float)
+Verdict = bool | str | Iterable[str]
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# How often a stopping server is looked at by a loop that awaits its end.
+_POLL_SECONDS = 0.002
+
+_servers: "weakref.WeakSet[ProbeServer]" = weakref.WeakSet()
+
+
+class Watched(Protocol):
+    """What `ProbeServer.add_watchdog` takes, such as `Watchdog`."""
+
+    @property
+    def source(self) -> MetricsSource:
+        """Its metrics."""
+
+    @property
+    def guard(self) -> LivenessGuard:
+        """What fails `/livez`."""
+
+
+class ProbeServer:
+    """Serves `/livez /readyz /startupz /healthz /metrics` from a native thread.
+
+    It answers from what was last published, without the event loop and without
+    the GIL: in well under a millisecond also while either is stuck. Until told
+    otherwise a process is alive, but neither started nor ready.
+
+    `publish` and its kin may be called from any thread, before, while and after
+    it serves, and never wait. A forked child does not serve; it may `start` a
+    server of its own. `ProbeApp` and `ProbeCollector` give the same answers
+    without the thread.
+
+    Args:
+        host: Address or name to listen on. Anything but a loopback address lets
+            the network read your metrics.
+        port: 0 for any free one.
+        max_connections: Beyond it the connection idle for longest is closed, so
+            that nobody can silence the probes by holding connections.
+        max_header_bytes: Of a request, its first line included; else 431.
+        header_timeout: Seconds for a request to arrive, and for an idle
+            connection to be kept; else 408.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        max_connections: int = 128,
+        max_header_bytes: int = 8192,
+        header_timeout: float = 5.0,
+    ) -> None:
+        self._host = _rust.text("host", host)
+        self._asked_port = _at_most("port", _rust.whole("port", port, 0), 65_535)
+        self._max_connections = _at_most(
+            "max_connections", _rust.whole("max_connections", max_connections), 65_536
+        )
+        self._max_header_bytes = _at_most(
+            "max_header_bytes",
+            _rust.whole("max_header_bytes", max_header_bytes, 256),
+            1_048_576,
+        )
+        self._header_timeout = _at_most(
+            "header_timeout", _rust.positive("header_timeout", header_timeout), 3600.0
+        )
+        self._board = _rust.ProbeBoard()
+        self._thread: _rust.ProbeThread | None = None
+        self._starting = threading.Lock()
+        _servers.add(self)
+
+    def start(self) -> None:
+        """Listen and serve; no effect while it serves. Waits for the resolver only.
+
+        Raises:
+            ProbeError: The address can't be listened on; the message names it.
+        """
+        with self._starting:
+            if self._thread is None:
+                self._thread = _rust.ProbeThread(
+                    self._board,
+                    self._host,
+                    self._asked_port,
+                    max_connections=self._max_connections,
+                    max_header_bytes=self._max_header_bytes,
+                    header_timeout=self._header_timeout,
+                )
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Stop serving and free the port; no effect when it doesn't serve.
+
+        Answers on their way get a fifth of a second. Blocks until then; a loop
+        awaits `aclose` instead.
+
+        Raises:
+            MonitoringError: The thread did not end within `timeout` seconds,
+                held up by a metrics source; it is left to itself.
+        """
+        _rust.non_negative("timeout", timeout)
+        thread, self._thread = self._thread, None
+        if thread is not None and not thread.stop(timeout):
+            raise MonitoringError(f"probe thread did not end within {timeout:g} s")
+
+    async def aclose(self, timeout: float = 2.0) -> None:
+        """`stop`, without blocking the loop. Cancelling leaves it stopping."""
+        _rust.non_negative("timeout", timeout)
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        thread.request_stop()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while not thread.is_finished() and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)  # a native thread sets no Event
+        if not thread.stop(0.0):
+            raise MonitoringError(f"probe thread did not end within {timeout:g} s")
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def running(self) -> bool:
+        """Whether it serves."""
+        return self._thread is not None
+
+    @property
+    def host(self) -> str:
+        """The address asked for."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port it serves on; the one asked for while it doesn't."""
+        return self._asked_port if self._thread is None else self._thread.port
+
+    @property
+    def url(self) -> str:
+        """Such as `http://127.0.0.1:8080`, without a path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+    def publish(
+        self,
+        *,
+        live: Verdict | None = None,
+        ready: Verdict | None = None,
+        startup: Verdict | None = None,
+        health: Mapping[str, Any] | None = None,
+        healthy: bool | None = None,
+    ) -> None:
+        """Make what is given visible at once; what isn't given stays.
+
+        Args:
+            live: For `/livez`: True passes; False, a reason, or reasons fail it.
+                Failing asks for a restart, so no dependency belongs here.
+            ready: For `/readyz`, the same way: failing asks for no traffic.
+            startup: For `/startupz`, the same way.
+            health: The document of `/healthz`, anything `json.dumps` takes.
+            healthy: Whether `/healthz` answers 200 (else 503); None takes it
+                from the document's `status`: "fail", "down", "error" and
+                "unhealthy" don't pass.
+
+        Raises:
+            TypeError: A verdict or the document is of the wrong type.
+            ValueError: A reason is empty, `healthy` came without `health`, or
+                the document holds NaN or refers to itself.
+        """
+        if health is None and healthy is not None:
+            raise ValueError(f"healthy must come with health, got {healthy!r} alone")
+        document = None if health is None else _document(health, healthy)
+        self._board.publish(live=live, ready=ready, startup=startup, health=document)
+
+    def publish_metrics(
+        self, families: Iterable[MetricFamily], *, group: str = "app"
+    ) -> None:
+        """Replace the metrics published under `group`; other groups stay.
+
+        Families of one name in several groups are served as one; where labels
+        are equal too, the group first in the alphabet stands.
+        """
+        self._board.publish_metrics(group, families)
+
+    def add_source(self, source: MetricsSource) -> None:
+        """Serve native metrics at every scrape, read without Python."""
+        self._board.add_source(source)
+
+    def remove_source(self, source: MetricsSource) -> None:
+        """Serve them no longer."""
+        self._board.remove_source(source)
+
+    def add_watchdog(self, watchdog: Watched) -> None:
+        """Serve a watchdog's metrics, and let it fail `/livez` (`fail_after`)."""
+        self._board.add_source(watchdog.source)
+        self._board.add_guard(watchdog.guard)
+
+    def families(self) -> list[MetricFamily]:
+        """All that `/metrics` would serve at this moment."""
+        return self._board.families()
+
+    def answer(
+        self, method: str, path: str, accept: str = ""
+    ) -> tuple[int, str, bytes, str | None]:
+        """Answer one request: status, content type, body, and `Allow` if 405.
+
+        For mounting the probes elsewhere. Never waits.
+        """
+        return self._board.answer(method, path, accept)
+
+    def _after_fork_in_child(self) -> None:
+        self._board.after_fork_in_child()
+        self._starting = threading.Lock()  # another thread may have held it
+        if self._thread is not None:
+            self._thread.forget()
+            self._thread = None
+
+
+def _at_most(name: str, value: Number, most: Number) -> Number:
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+    return value
+
+
+def _document(health: Mapping[str, Any], healthy: bool | None) -> tuple[str, bool]:
+    if not isinstance(health, Mapping):
+        raise TypeError(f"health must be a mapping, got {health!r}")
+    if healthy is not None and not isinstance(healthy, bool):
+        raise TypeError(f"healthy must be a bool, got {healthy!r}")
+    text = json.dumps(dict(health), allow_nan=False)
+    failing = {"fail", "down", "error", "unhealthy"}
+    return text, health.get("status") not in failing if healthy is None else healthy
+
+
+class ProbeApp:
+    """The probes as an ASGI app, to mount where you serve HTTP already.
+
+    Same paths and answers as `ProbeServer`, from the same published state; but
+    it runs on your loop, so it is silent while that is blocked::
+
+        app.mount("/internal", ProbeApp(probes))  # Starlette, FastAPI
+
+    Args:
+        probes: Its state is served; it need not be started.
+    """
+
+    def __init__(self, probes: ProbeServer) -> None:
+        if not isinstance(probes, ProbeServer):
+            raise TypeError(f"probes must be a ProbeServer, got {probes!r}")
+        self._probes = probes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http":
+            await self._respond(scope, send)
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _respond(self, scope: Scope, send: Send) -> None:
+        method = scope["method"]
+        status, kind, body, allow = self._probes.answer(
+            method, _mounted_path(scope), _accept(scope)
+        )
+        headers = [
+            (b"content-type", kind.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        if allow is not None:
+            headers.append((b"allow", allow.encode()))
+        await send(
+            {"type": "http.response.start", "status": status, "headers": headers}
+        )
+        body = b"" if method == "HEAD" else body
+        await send({"type": "http.response.body", "body": body})
+
+
+def _mounted_path(scope: Scope) -> str:
+    """Return the path below the mount, whether or not the server cut it already."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+def _accept(scope: Scope) -> str:
+    values = [value for name, value in scope["headers"] if name.lower() == b"accept"]
+    return b",".join(values).decode("latin-1")
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Take part in the lifespan protocol when served alone."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+class ProbeCollector:
+    """The same metrics, for a `prometheus_client` registry you serve already.
+
+        REGISTRY.register(ProbeCollector(probes))
+
+    Needs `prometheus-client` (in the extra `service`).
+    """
+
+    def __init__(self, probes: ProbeServer) -> None:
+        if not isinstance(probes, ProbeServer):
+            raise TypeError(f"probes must be a ProbeServer, got {probes!r}")
+        self._probes = probes
+
+    def describe(self) -> list["PrometheusMetric"]:
+        """Name nothing: what is published changes, so nothing is reserved."""
+        return []
+
+    def collect(self) -> Iterator["PrometheusMetric"]:
+        """Yield what `/metrics` would serve at this moment."""
+        from prometheus_client.core import Metric  # noqa: PLC0415 - optional
+
+        for family in self._probes.families():
+            metric = Metric(family.name, family.help, family.kind, family.unit)
+            for labels, value in family.series:
+                for suffix, extra, number in _samples(family.kind, value):
+                    metric.add_sample(family.name + suffix, labels | extra, number)
+            yield metric
+
+
+def _samples(kind: str, value: Any) -> Iterator[tuple[str, dict[str, str], float]]:
+    if kind in {"gauge", "counter"}:
+        yield ("_total" if kind == "counter" else ""), {}, value
+        return
+    for point, number in value.points.items():
+        if kind == "summary":
+            yield "", {"quantile": str(point)}, number
+        else:
+            yield "_bucket", {"le": str(point)}, float(number)
+    if kind == "histogram":
+        yield "_bucket", {"le": "+Inf"}, float(value.count)
+    yield "_count", {}, float(value.count)
+    yield "_sum", {}, value.sum
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        server._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

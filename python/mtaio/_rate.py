@@ -1,0 +1,226 @@
+"""Rate limiters: so many tokens per second, first come, first served."""
+
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, overload
+
+from . import _rust
+from ._waiting import Lanes, LoopTimer, exact_timer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiterStats:
+    """What a rate limiter did since it was made.
+
+    Attributes:
+        granted: Tokens granted.
+        refused: Requests refused by `try_acquire` or for their `timeout`.
+        waiting: Callers that wait now.
+        waited: Seconds waited by all callers that were granted, together.
+    """
+
+    granted: int
+    refused: int
+    waiting: int
+    waited: float
+
+
+class RateLimiter(_rust.TokenBucket):
+    """At most `burst` tokens at once and `rate` tokens per second in the long run.
+
+    In every window of T seconds at most `burst + rate * T` tokens are granted,
+    to callers in any thread and any event loop together, in the order of their
+    calls. GCRA (ITU-T I.371); the bucket starts full.
+
+    Args:
+        rate: Tokens per second, from 1e-6 to 1e9.
+        burst: Tokens that may be taken at once, 1 or more. By default those of
+            one second, rounded up.
+        clock: Seconds on a monotonic clock; the system's by default. Tests pass
+            their own.
+
+    Raises:
+        ValueError: `rate` or `burst` is out of range.
+        TypeError: `rate` or `burst` is not a number.
+
+    Example:
+        limiter = RateLimiter(rate=100, burst=20)
+        await limiter.acquire()
+        async with limiter: ...
+    """
+
+    __slots__ = ("_lanes",)
+
+    def __init__(
+        self,
+        rate: float,
+        burst: int | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        del rate, burst, clock  # Taken by the native half's `__new__`.
+        # Another clock may be a loop's virtual time, which only its timers follow.
+        self._lanes = Lanes(self, exact_timer if self._native_clock else LoopTimer)
+
+    def retry_after(self, tokens: int = 1) -> float:
+        """Seconds until `tokens` asked now would be granted; 0.0 is at once.
+
+        Counts those who wait already. Takes nothing, never waits; any thread.
+
+        Raises:
+            ResourceLimitError: More than `burst` tokens are asked.
+        """
+        self._lanes.drop_closed()
+        return self._retry_after(tokens)
+
+    def stats(self) -> RateLimiterStats:
+        """The counts so far, all of one moment. Never waits; any thread."""
+        return RateLimiterStats(*self._counts())
+
+    @overload
+    def limit(
+        self, func: Callable[P, Awaitable[T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def limit(
+        self, func: None = None, *, tokens: int = 1
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+    def limit(
+        self, func: Callable[P, Awaitable[T]] | None = None, *, tokens: int = 1
+    ) -> Any:
+        """Decorate an async function: each call first acquires `tokens`.
+
+        `@limiter.limit` or `@limiter.limit(tokens=3)`. Name, signature and
+        docstring stay.
+
+        Raises:
+            ResourceLimitError: `tokens` is above `burst`.
+            TypeError: What is decorated is not callable.
+        """
+        self._retry_after(tokens)  # Checks `tokens` now, not at the first call.
+        if func is None:
+            return functools.partial(self._limited, tokens)
+        return self._limited(tokens, func)
+
+    def _limited(
+        self, tokens: int, func: Callable[P, Awaitable[T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        if not callable(func):
+            raise TypeError(f"limit decorates an async function, got {func!r}")
+
+        @functools.wraps(func)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
+            await self.acquire(tokens)
+            return await func(*args, **kwargs)
+
+        return limited
+
+    def _wait(self, tokens: int, timeout_ns: int | None) -> Coroutine[Any, Any, None]:
+        """Called by `acquire` when it can't take the tokens at once."""
+        return self._lanes.wait(
+            lambda lane: self._join(lane, tokens, timeout_ns),
+            functools.partial(self._refund, tokens),
+        )
+
+    def _tend(self) -> None:
+        """Called by `try_acquire` when there are tokens but also a line."""
+        self._lanes.tend()
+
+
+class KeyedRateLimiter(_rust.KeyedBuckets):
+    """A `RateLimiter` for each key, in bounded memory.
+
+    A key costs a few dozen bytes from its first use until its bucket is full
+    again. At most `max_keys` are remembered; one that owes tokens is never
+    forgotten, so while `max_keys` owe, a new key is refused.
+
+    Args:
+        rate: Tokens per second and key, from 1e-6 to 1e9.
+        burst: Tokens that may be taken at once for a key, 1 or more. By default
+            those of one second, rounded up.
+        max_keys: Keys remembered at most, 1 or more.
+        clock: Seconds on a monotonic clock; the system's by default.
+
+    Raises:
+        ValueError: An argument is out of range.
+        TypeError: An argument is not a number.
+
+    Example:
+        limiter = KeyedRateLimiter(rate=5, burst=10, max_keys=100_000)
+        await limiter.acquire(client_address)
+    """
+
+    __slots__ = ("_lanes",)
+
+    def __init__(
+        self,
+        rate: float,
+        burst: int | None = None,
+        *,
+        max_keys: int = 100_000,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        del rate, burst, max_keys, clock  # Taken by the native half's `__new__`.
+        # As in RateLimiter.
+        self._lanes = Lanes(self, exact_timer if self._native_clock else LoopTimer)
+
+    def retry_after(self, key: Hashable, tokens: int = 1) -> float:
+        """Seconds until `tokens` asked now for `key` would be granted.
+
+        As `RateLimiter.retry_after`.
+        """
+        self._lanes.drop_closed()
+        return self._retry_after(key, tokens)
+
+    def stats(self) -> RateLimiterStats:
+        """The counts of all keys so far. Never waits; any thread."""
+        return RateLimiterStats(*self._counts())
+
+    def limit(
+        self, key: Callable[P, Hashable], *, tokens: int = 1
+    ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """Decorate an async function: each call first acquires `tokens`.
+
+        Args:
+            key: Called with the arguments of each call; returns the key.
+            tokens: 1 to `burst`.
+
+        Raises:
+            ResourceLimitError: `tokens` is above `burst`.
+            TypeError: `key` or what is decorated is not callable.
+        """
+        if not callable(key):
+            raise TypeError(f"key must be a callable, got {key!r}")
+        self._retry_after(None, tokens)  # Checks `tokens` now.
+
+        def decorate(
+            func: Callable[P, Awaitable[T]],
+        ) -> Callable[P, Coroutine[Any, Any, T]]:
+            if not callable(func):
+                raise TypeError(f"limit decorates an async function, got {func!r}")
+
+            @functools.wraps(func)
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
+                await self.acquire(key(*args, **kwargs), tokens)
+                return await func(*args, **kwargs)
+
+            return limited
+
+        return decorate
+
+    def _wait(
+        self, key: Hashable, tokens: int, timeout_ns: int | None
+    ) -> Coroutine[Any, Any, None]:
+        """Called by `acquire` when it can't take the tokens at once."""
+        return self._lanes.wait(
+            lambda lane: self._join(lane, key, tokens, timeout_ns),
+            functools.partial(self._refund, key, tokens),
+        )
+
+    def _tend(self) -> None:
+        """Called by `try_acquire` when someone waits for the key."""
+        self._lanes.tend()

@@ -1,0 +1,261 @@
+"""How callers wait for a limit: a future each, one timer per limiter and loop.
+
+The line itself (who is next, what is due when) is native and shared by all
+threads. Here are the futures, which belong to loops: each loop that has callers
+in a limiter's line has a `Lane` there.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from . import _rust
+
+
+class Line(Protocol):
+    """The native half of a limiter, as the lanes use it."""
+
+    def _leave(self, ticket: int) -> None: ...
+    def _drop_lane(self, lane: int) -> None: ...
+    def _serve(self) -> list[int]: ...
+    def _is_tight(self) -> bool: ...
+    def _collect(self, lane: int) -> list[tuple[int, int]]: ...
+    def _due_ns(self, lane: int) -> int | None: ...
+
+
+class LoopTimer:
+    """A one-shot timer over `loop.call_later`: up to 1 ms late on most loops."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, ns: int, early: bool = False) -> None:
+        del early
+        self.clear()
+        # A wait of centuries is looked at again after a day.
+        delay = min(ns / 1e9, 86400.0)
+        self._handle = self._loop.call_later(delay, self._callback)
+
+    def clear(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    close = clear
+
+
+class AlarmTimer:
+    """The same over a Linux timer descriptor: late by tens of microseconds."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._alarm = _rust.Alarm()
+        loop.add_reader(self._alarm.fileno(), self._fired)
+        self.set = self._alarm.set
+        self.clear = self._alarm.clear
+
+    def _fired(self) -> None:
+        self._alarm.fired()
+        self._callback()
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._alarm.fileno())
+
+
+class NoTimer:
+    """For limits that time does not lift."""
+
+    def set(self, ns: int, early: bool = False) -> None:
+        """Nothing is ever due."""
+
+    def clear(self) -> None:
+        """Nothing is set."""
+
+    close = clear
+
+
+Timer = LoopTimer | AlarmTimer | NoTimer
+TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
+
+
+def exact_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
+    """The best timer for the system's clock; it may call back a little early."""
+    try:
+        return AlarmTimer(loop, callback)
+    except (OSError, NotImplementedError):
+        # Not Linux, no descriptors left, or a loop that can't poll one.
+        return LoopTimer(loop, callback)
+
+
+def no_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
+    """For `Lanes` of a limit that time does not lift."""
+    del loop, callback
+    return NoTimer()
+
+
+class Waiter(NamedTuple):
+    """One caller that waits: resolved with the clock reading of its grant."""
+
+    future: asyncio.Future[int]
+    refund: Callable[[int], None]
+
+
+class Lane:
+    """The callers of one loop that wait for one limiter, by ticket.
+
+    Used by its loop's thread only, but for `nudge`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tend: Callable[[], None],
+        timer: TimerFactory,
+    ) -> None:
+        self.loop = loop
+        self.number = id(loop)
+        self.waiters: dict[int, Waiter] = {}
+        self.timer = timer(loop, tend)
+        self._tend = tend
+        self._nudged = False
+
+    def nudge(self) -> bool:
+        """Have the lane tended in its own loop. False if that is closed."""
+        if self.loop.is_closed():
+            return False
+        if not self._nudged:
+            self._nudged = True
+            try:
+                self.loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:  # Closed since we asked.
+                return False
+        return True
+
+    def _answer(self) -> None:
+        # Before tending: what comes later must nudge again.
+        self._nudged = False
+        self._tend()
+
+    def collect(self, line: Line) -> bool:
+        """Wake those granted. False if one was gone and its tokens given back."""
+        whole = True
+        for ticket, taken_ns in line._collect(self.number):
+            # A ticket stays here until its waiter has left the line.
+            waiter = self.waiters.pop(ticket)
+            if waiter.future.done():
+                waiter.refund(taken_ns)
+                whole = False
+            else:
+                waiter.future.set_result(taken_ns)
+        return whole
+
+    def set_timer(self, line: Line) -> None:
+        due = line._due_ns(self.number) if self.waiters else None
+        if due is None:
+            self.timer.clear()
+        else:
+            self.timer.set(due, line._is_tight())
+
+
+class Lanes:
+    """The lanes of one limiter. Any thread."""
+
+    def __init__(self, line: Line, timer: TimerFactory) -> None:
+        self._line = line
+        self._timer = timer
+        # By `id(loop)`. A lane is here while it has waiters, so the id is safe:
+        # the lane keeps its loop alive. Single operations on a dict are atomic.
+        self._lanes: dict[int, Lane] = {}
+
+    async def wait(
+        self, join: Callable[[int], int | None], refund: Callable[[int], None]
+    ) -> None:
+        """Wait for the ticket that `join(lane number)` gives, if any.
+
+        Cancelled at any instant, the ticket goes back, or what it was granted:
+        by `refund(clock reading of the grant)`.
+        """
+        lane = self._enter()
+        try:
+            ticket = join(lane.number)
+            if ticket is None:
+                return
+            waiter = Waiter(lane.loop.create_future(), refund)
+            lane.waiters[ticket] = waiter
+            try:
+                if len(lane.waiters) == 1:
+                    lane.set_timer(self._line)
+                await waiter.future
+            except BaseException:  # Also when the frame is thrown away.
+                self._leave(lane, ticket, waiter)
+                raise
+        finally:
+            self._rest(lane)
+
+    def tend(self) -> None:
+        """Serve the line, wake whom that grants, and set the timer anew."""
+        self.drop_closed()
+        while not all(self._hand_over(lane) for lane in self._line._serve()):
+            pass  # Something came back to the line: perhaps it serves another.
+        lane = self._lanes.get(id(asyncio._get_running_loop()))
+        if lane is not None:
+            lane.set_timer(self._line)
+
+    def drop_closed(self) -> None:
+        """Forget the waiters of closed loops: none of them can take its turn."""
+        for lane in list(self._lanes.values()):
+            if lane.loop.is_closed():
+                self._drop(lane)
+
+    def _enter(self) -> Lane:
+        loop = asyncio.get_running_loop()
+        self.drop_closed()
+        lane = self._lanes.get(id(loop))
+        if lane is None:
+            lane = Lane(loop, self.tend, self._timer)
+            self._lanes[lane.number] = lane
+        return lane
+
+    def _rest(self, lane: Lane) -> None:
+        if not lane.waiters and self._lanes.pop(lane.number, None) is not None:
+            lane.timer.close()
+
+    def _hand_over(self, number: int) -> bool:
+        lane = self._lanes.get(number)
+        if lane is None:
+            self._line._drop_lane(number)
+            return False
+        if lane.loop is asyncio._get_running_loop():
+            return lane.collect(self._line)
+        if lane.nudge():
+            return True
+        self._drop(lane)
+        return False
+
+    def _drop(self, lane: Lane) -> None:
+        if self._lanes.pop(lane.number, None) is not None:
+            self._line._drop_lane(lane.number)
+            lane.timer.close()
+            lane.waiters.clear()
+
+    def _leave(self, lane: Lane, ticket: int, waiter: Waiter) -> None:
+        if waiter.future.done() and not waiter.future.cancelled():
+            # Granted and cancelled in the same turn.
+            waiter.refund(waiter.future.result())
+        else:
+            self._line._leave(ticket)
+            lane.waiters.pop(ticket, None)
+        # All behind it are due earlier now.
+        running = asyncio._get_running_loop()
+        for other in list(self._lanes.values()):
+            if other.loop is not running:
+                other.nudge()
+        self.tend()

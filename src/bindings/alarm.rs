@@ -1,0 +1,167 @@
+//! A timer the event loop can poll, exact to microseconds.
+//!
+//! asyncio's own timers end in `epoll_wait`, which counts in milliseconds and
+//! rounds up. Linux has timers that are file descriptors; elsewhere `Alarm()`
+//! raises `OSError` and the caller uses the loop's timers.
+
+use super::clock::monotonic_ns;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(target_os = "linux")]
+mod timer {
+    #![allow(unsafe_code)]
+    use std::io;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    pub(super) struct Timer(OwnedFd);
+
+    impl Timer {
+        pub(super) fn new() -> io::Result<Self> {
+            let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+            // SAFETY: takes no pointers; the result is checked below.
+            let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: `fd` was just opened, is valid, and nobody else owns it.
+            Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        }
+
+        pub(super) fn fileno(&self) -> i32 {
+            self.0.as_raw_fd()
+        }
+
+        /// Fire once, `ns` from now. Setting also clears an earlier expiry, so
+        /// the descriptor need not be read. 0 would disarm, so it is 1.
+        pub(super) fn set(&self, ns: u64) -> io::Result<()> {
+            // Past i64 it would be centuries anyway.
+            let ns = ns.clamp(1, i64::MAX as u64).cast_signed();
+            self.write(ns / 1_000_000_000, ns % 1_000_000_000)
+        }
+
+        pub(super) fn clear(&self) -> io::Result<()> {
+            self.write(0, 0)
+        }
+
+        fn write(&self, seconds: i64, ns: i64) -> io::Result<()> {
+            let zero = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            let timer = libc::itimerspec {
+                it_interval: zero,
+                it_value: libc::timespec {
+                    tv_sec: seconds,
+                    tv_nsec: ns,
+                },
+            };
+            // SAFETY: the descriptor is open as long as `self`, `timer` is valid
+            // for reads, and the old value is not asked for.
+            let done = unsafe {
+                libc::timerfd_settime(self.fileno(), 0, &raw const timer, std::ptr::null_mut())
+            };
+            if done < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod timer {
+    use std::io;
+
+    pub(super) enum Timer {}
+
+    impl Timer {
+        pub(super) fn new() -> io::Result<Self> {
+            Err(io::Error::from(io::ErrorKind::Unsupported))
+        }
+
+        pub(super) fn fileno(&self) -> i32 {
+            match *self {}
+        }
+
+        pub(super) fn set(&self, _ns: u64) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(super) fn clear(&self) -> io::Result<()> {
+            match *self {}
+        }
+    }
+}
+
+/// A one-shot timer with a file descriptor that turns readable when it fires.
+///
+/// Raises `OSError` where the system has none (all but Linux) or is out of
+/// descriptors. The descriptor is closed when the object dies.
+#[pyclass(frozen, name = "Alarm", module = "mtaio._rust")]
+pub(crate) struct PyAlarm {
+    timer: timer::Timer,
+    /// When it was set to fire, on the monotonic clock; 0 once that is noted.
+    target_ns: AtomicU64,
+    /// By how much it fires late: a running mean.
+    late_ns: AtomicU64,
+}
+
+/// An alarm is set earlier by its usual lateness, but never by more than this:
+/// what is left of it is spent waiting on the processor.
+pub(crate) const MOST_LEAD_NS: u64 = 150_000;
+
+#[pymethods]
+impl PyAlarm {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self {
+            timer: timer::Timer::new()?,
+            target_ns: AtomicU64::new(0),
+            late_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// The descriptor, for `loop.add_reader`.
+    fn fileno(&self) -> i32 {
+        self.timer.fileno()
+    }
+
+    /// Fire once, `ns` nanoseconds from now, instead of what was set before.
+    ///
+    /// With `early`, sooner by as much as it is usually late, and a little more.
+    #[pyo3(signature = (ns, early = false))]
+    fn set(&self, ns: u64, early: bool) -> PyResult<()> {
+        let late = self.late_ns.load(Ordering::Relaxed);
+        let lead = if early {
+            (late + late / 2).min(MOST_LEAD_NS)
+        } else {
+            0
+        };
+        let ns = ns.saturating_sub(lead);
+        self.target_ns
+            .store(monotonic_ns().saturating_add(ns), Ordering::Relaxed);
+        Ok(self.timer.set(ns)?)
+    }
+
+    /// It has fired: note how late. Called by the loop's thread.
+    fn fired(&self) {
+        let target = self.target_ns.swap(0, Ordering::Relaxed);
+        if target > 0 {
+            // A blocked loop says nothing about the timer: cap each sample.
+            let late = monotonic_ns().saturating_sub(target).min(2 * MOST_LEAD_NS);
+            let mean = self.late_ns.load(Ordering::Relaxed);
+            self.late_ns.store((7 * mean + late) / 8, Ordering::Relaxed);
+        }
+    }
+
+    /// Don't fire, and be no longer readable.
+    fn clear(&self) -> PyResult<()> {
+        self.target_ns.store(0, Ordering::Relaxed);
+        Ok(self.timer.clear()?)
+    }
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<PyAlarm>()
+}

@@ -1,0 +1,353 @@
+//! `KeyedBuckets`: what `mtaio.resources.KeyedRateLimiter` is built on.
+
+// Python's calling convention, not Rust's, decides what the methods take.
+#![allow(clippy::needless_pass_by_value, clippy::unused_self)]
+
+use super::args;
+use super::bucket::{Grants, LimitClock, Tokens, due_error, quota, seconds, timeout_ns};
+use super::errors::RateLimitError;
+use super::ready;
+use crate::keyed::{Ask, KeyedBuckets, Seek, Taken, Unsure};
+use crate::limiter::Joined;
+use crate::line::Grant;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A keyed limiter's native half: the buckets, and the lines of those who wait.
+///
+/// Names with an underscore are for `mtaio.resources`; see `TokenBucket`.
+#[pyclass(frozen, subclass, name = "KeyedBuckets", module = "mtaio._rust")]
+pub(crate) struct PyKeyedBuckets {
+    buckets: KeyedBuckets<Py<PyAny>>,
+    clock: LimitClock,
+    /// A key was kept that the collector must see.
+    has_containers: AtomicBool,
+}
+
+/// Looks for one key. Foreign `__eq__` runs in `locate` only, under no lock.
+struct KeySeek<'a, 'py> {
+    key: &'a Bound<'py, PyAny>,
+    /// Comparing the key with another plain one runs no foreign code.
+    plain: bool,
+    /// Candidates asked before. They are kept alive, so identity tells them.
+    known: Vec<(Py<PyAny>, bool)>,
+    /// The candidate to ask next.
+    unsure: Option<Py<PyAny>>,
+}
+
+/// Whether comparing runs the interpreter's own code only.
+fn is_plain(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyBytes>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_none()
+        || value
+            .cast_exact::<PyTuple>()
+            .is_ok_and(|parts| parts.iter().all(|part| is_plain_leaf(&part)))
+}
+
+/// As `is_plain`, one level deep: no recursion to overflow.
+fn is_plain_leaf(value: &Bound<'_, PyAny>) -> bool {
+    value.cast_exact::<PyTuple>().is_err() && is_plain(value)
+}
+
+impl Seek<Py<PyAny>> for KeySeek<'_, '_> {
+    #[inline]
+    fn same(&mut self, other: &Py<PyAny>) -> Option<bool> {
+        let other = other.bind(self.key.py());
+        if other.is(self.key) {
+            return Some(true);
+        }
+        if self.plain && is_plain(other) {
+            return other.eq(self.key).ok();
+        }
+        if let Some((_, same)) = self.known.iter().find(|(seen, _)| other.is(seen)) {
+            return Some(*same);
+        }
+        self.unsure = Some(other.clone().unbind());
+        None
+    }
+
+    fn make(&mut self) -> Py<PyAny> {
+        self.key.clone().unbind()
+    }
+}
+
+impl PyKeyedBuckets {
+    /// `work(hash, seek)` until it is sure. `work` takes and drops all locks.
+    #[inline]
+    fn locate<'py, T>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        mut work: impl FnMut(u64, &mut KeySeek<'_, 'py>) -> Result<T, Unsure>,
+    ) -> PyResult<T> {
+        let hash = spread(key.hash()?);
+        let plain = is_plain(key);
+        let mut seek = KeySeek {
+            key,
+            plain,
+            known: Vec::new(),
+            unsure: None,
+        };
+        if !plain {
+            self.has_containers.store(true, Ordering::Relaxed);
+        }
+        loop {
+            if let Ok(done) = work(hash, &mut seek) {
+                return Ok(done);
+            }
+            let other = seek.unsure.take().expect("unsure of a candidate");
+            let same = other.bind(key.py()).eq(key)?;
+            seek.known.push((other, same));
+        }
+    }
+
+    #[inline]
+    fn take(&self, key: &Bound<'_, PyAny>, tokens: u64) -> PyResult<Taken> {
+        let now = self.clock.now(key.py())?;
+        // Dropped last, after all locks.
+        let mut dropped = Vec::new();
+        self.locate(key, |hash, seek| {
+            self.buckets
+                .try_take(hash, seek, (tokens, now), &mut dropped)
+        })
+    }
+}
+
+/// Python hashes small ints to themselves; the map needs all bits to differ.
+#[inline]
+fn spread(hash: isize) -> u64 {
+    // 2^64 over the golden ratio: Fibonacci hashing, then the high half folded
+    // down, which multiplication does not reach.
+    let mixed = (hash as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 32)
+}
+
+#[pymethods]
+impl PyKeyedBuckets {
+    #[new]
+    #[pyo3(signature = (rate, burst = None, *, max_keys = None, clock = None))]
+    #[pyo3(text_signature = "(rate, burst=None, *, max_keys=100000, clock=None)")]
+    fn new(
+        py: Python<'_>,
+        rate: &Bound<'_, PyAny>,
+        burst: Option<&Bound<'_, PyAny>>,
+        max_keys: Option<&Bound<'_, PyAny>>,
+        clock: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let quota = quota(rate, burst)?;
+        let max_keys = max_keys.map_or(Ok(100_000), |given| args::whole("max_keys", given, 1))?;
+        let clock = LimitClock::new(py, clock)?;
+        let start = clock.latest();
+        Ok(Self {
+            buckets: KeyedBuckets::new(quota, max_keys, start),
+            clock,
+            has_containers: AtomicBool::new(false),
+        })
+    }
+
+    /// Tokens per second and key.
+    #[getter]
+    fn rate(&self) -> f64 {
+        self.buckets.quota().rate()
+    }
+
+    /// The most tokens at once for a key.
+    #[getter]
+    fn burst(&self) -> u64 {
+        self.buckets.quota().burst()
+    }
+
+    /// The most keys remembered.
+    #[getter]
+    fn max_keys(&self) -> u64 {
+        self.buckets.max_keys()
+    }
+
+    /// Keys remembered now: those that owe, and some that are full again.
+    fn __len__(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Take `tokens` for `key`, waiting in the key's line for them if need be.
+    ///
+    /// As `RateLimiter.acquire`, each key for itself. `key` is anything
+    /// hashable. Raises `RateLimitError` also if the key is new and `max_keys`
+    /// keys owe.
+    #[inline]
+    #[pyo3(signature = (key, tokens = Tokens::ONE, *, timeout = None))]
+    #[pyo3(text_signature = "($self, key, tokens=1, *, timeout=None)")]
+    fn acquire<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        tokens: Tokens,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let asked = tokens.within(this.buckets.quota())?;
+        let timeout_ns = timeout_ns(timeout)?;
+        if this.take(key, asked)? == Taken::Granted {
+            return Ok(ready::ready(py)?.into_bound(py).into_any());
+        }
+        slf.call_method1(pyo3::intern!(py, "_wait"), (key, asked, timeout_ns))
+    }
+
+    /// Take `tokens` for `key` and return True if they are there and nobody
+    /// waits for them; else take nothing and return False. False also if the
+    /// key is new and `max_keys` keys owe. Never waits; any thread.
+    #[inline]
+    #[pyo3(signature = (key, tokens = Tokens::ONE))]
+    #[pyo3(text_signature = "($self, key, tokens=1)")]
+    fn try_acquire(
+        slf: &Bound<'_, Self>,
+        key: &Bound<'_, PyAny>,
+        tokens: Tokens,
+    ) -> PyResult<bool> {
+        let this = slf.get();
+        let asked = tokens.within(this.buckets.quota())?;
+        let mut taken = this.take(key, asked)?;
+        if taken == Taken::Held {
+            // Perhaps for a loop that is gone: look after the lines, then again.
+            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+        }
+        if matches!(taken, Taken::Held | Taken::Crowded) {
+            taken = this.take(key, asked)?;
+        }
+        if taken != Taken::Granted {
+            this.buckets.count_refused();
+        }
+        Ok(taken == Taken::Granted)
+    }
+
+    /// As `TokenBucket._join`, for `key`.
+    fn _join(
+        &self,
+        lane: u64,
+        key: &Bound<'_, PyAny>,
+        tokens: u64,
+        timeout_ns: Option<u64>,
+    ) -> PyResult<Option<u64>> {
+        let ask = Ask {
+            lane,
+            tokens,
+            now: self.clock.now(key.py())?,
+            max_wait: timeout_ns,
+        };
+        let mut dropped = Vec::new();
+        let joined = self.locate(key, |hash, seek| {
+            self.buckets.join(hash, seek, &ask, &mut dropped)
+        })?;
+        match joined {
+            Some(Joined::Granted) => Ok(None),
+            Some(Joined::Waiting(ticket)) => Ok(Some(ticket)),
+            Some(Joined::TooLong(wait)) => Err(due_error(tokens, wait, timeout_ns)),
+            None => {
+                self.buckets.count_refused();
+                let most = self.buckets.max_keys();
+                let message = format!("a new key, and max_keys={most} keys owe tokens already");
+                // A guess: the keys that owe are full after that at the latest.
+                let burst = self.buckets.quota().burst() as f64;
+                let retry_after = burst / self.buckets.quota().rate();
+                Err(RateLimitError::new_err((message, retry_after)))
+            }
+        }
+    }
+
+    /// As `TokenBucket._leave`.
+    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+        let now = self.clock.now(py)?;
+        self.buckets.leave(ticket, now, || self.clock.latest());
+        Ok(())
+    }
+
+    /// As `TokenBucket._drop_lane`.
+    fn _drop_lane(&self, py: Python<'_>, lane: u64) -> PyResult<()> {
+        let now = self.clock.now(py)?;
+        self.buckets.drop_lane(lane, now, || self.clock.latest());
+        Ok(())
+    }
+
+    /// As `TokenBucket._refund`, for `key`.
+    fn _refund(&self, key: &Bound<'_, PyAny>, tokens: u64, taken_ns: u64) -> PyResult<()> {
+        let now = self.clock.now(key.py())?;
+        let grant = Grant {
+            ticket: 0,
+            lane: 0,
+            tokens,
+            taken_ns,
+        };
+        self.locate(key, |hash, seek| {
+            let latest = || self.clock.latest();
+            self.buckets.refund(hash, seek, &grant, now, latest)
+        })
+    }
+
+    /// As `TokenBucket._serve`.
+    fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        Ok(self.buckets.serve(self.clock.now(py)?))
+    }
+
+    /// Never: see `TokenBucket._is_tight`.
+    fn _is_tight(&self) -> bool {
+        false
+    }
+
+    /// As `TokenBucket._collect`.
+    fn _collect(&self, lane: u64) -> Grants {
+        self.buckets
+            .collect(lane)
+            .iter()
+            .map(|grant| (grant.ticket, grant.taken_ns))
+            .collect()
+    }
+
+    /// As `TokenBucket._due_ns`.
+    fn _due_ns(&self, py: Python<'_>, lane: u64) -> PyResult<Option<u64>> {
+        let _ = lane;
+        Ok(self.buckets.due_ns(self.clock.now(py)?))
+    }
+
+    /// As `TokenBucket._retry_after`, for `key`.
+    #[pyo3(signature = (key, tokens = Tokens::ONE), text_signature = "($self, key, tokens=1)")]
+    fn _retry_after(&self, key: &Bound<'_, PyAny>, tokens: Tokens) -> PyResult<f64> {
+        let asked = tokens.within(self.buckets.quota())?;
+        let now = self.clock.now(key.py())?;
+        let wait = self.locate(key, |hash, seek| {
+            self.buckets.wait_ns(hash, seek, (asked, now))
+        })?;
+        Ok(seconds(wait))
+    }
+
+    /// As `TokenBucket._counts`.
+    fn _counts(&self) -> (u64, u64, usize, f64) {
+        let counts = self.buckets.counts();
+        let waited = counts.waited_ns as f64 / 1e9;
+        (counts.granted, counts.refused, counts.waiting, waited)
+    }
+
+    /// As `TokenBucket._native_clock`.
+    #[getter]
+    fn _native_clock(&self) -> bool {
+        self.clock.is_native()
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.clock.traverse(&visit)?;
+        if self.has_containers.load(Ordering::Relaxed) {
+            self.buckets.visit(|key| visit.call(key))?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        // Dropped here, with no lock held.
+        let _keys = self.buckets.clear();
+    }
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<PyKeyedBuckets>()
+}

@@ -1,0 +1,70 @@
+//! An awaitable that has already finished.
+
+// Python's calling convention, not Rust's, decides what the methods take.
+#![allow(clippy::needless_pass_by_value, clippy::unused_self)]
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+/// A finished awaitable: `await` gives None at once.
+///
+/// One object is shared by all who need it; it has no state. It is also its own
+/// iterator (asyncio's wrappers on 3.11 iterate) and has the methods of a
+/// coroutine, so that `create_task` takes it.
+#[pyclass(frozen, name = "Ready", module = "mtaio._rust")]
+pub(crate) struct PyReady;
+
+#[pymethods]
+impl PyReady {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self) -> Option<()> {
+        None
+    }
+
+    /// Finish, as a coroutine that returns None does.
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = value;
+        Err(PyStopIteration::new_err(()))
+    }
+
+    /// Raise what is thrown in.
+    #[pyo3(signature = (r#type, value = None, traceback = None))]
+    fn throw(
+        &self,
+        r#type: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = traceback;
+        let raised = match value {
+            Some(value) => value.clone(),
+            None if r#type.is_instance_of::<pyo3::types::PyType>() => r#type.call0()?,
+            None => r#type.clone(),
+        };
+        Err(PyErr::from_value(raised))
+    }
+
+    /// Nothing to close.
+    fn close(&self) {}
+}
+
+/// The shared object.
+#[inline]
+pub(crate) fn ready(py: Python<'_>) -> PyResult<Py<PyReady>> {
+    static READY: PyOnceLock<Py<PyReady>> = PyOnceLock::new();
+    READY
+        .get_or_try_init(py, || Py::new(py, PyReady))
+        .map(|shared| shared.clone_ref(py))
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<PyReady>()
+}

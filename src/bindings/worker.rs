@@ -1,0 +1,314 @@
+//! A thread that polls the few futures which cross threads, and runs callbacks.
+//!
+//! `pyo3-async-runtimes` asks for a runtime; tokio's would not outlive a fork.
+//! This one is a queue and a thread, made anew in a child (the parent's is
+//! left alone there, since a lock in it may be a copy of a held one). Nothing
+//! hot passes here: a round trip costs 60 to 200 microseconds.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3_async_runtimes::TaskLocals;
+use pyo3_async_runtimes::generic::{self, ContextExt, JoinError, Runtime};
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Set at interpreter exit: from then on no thread may ask for the GIL.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The queue of one process, and whose it is.
+struct Pool {
+    process: u32,
+    queue: Mutex<VecDeque<Arc<Task>>>,
+    ready: Condvar,
+    /// A task is being polled: it may be asking for the GIL.
+    busy: AtomicBool,
+}
+
+impl Pool {
+    /// This process's pool, made on first use.
+    fn current() -> &'static Pool {
+        static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+        let process = std::process::id();
+        loop {
+            let seen = POOL.load(Ordering::Acquire);
+            if let Some(pool) = Self::shared(seen)
+                && pool.process == process
+            {
+                return pool;
+            }
+            let made = Box::into_raw(Box::new(Self {
+                process,
+                queue: Mutex::default(),
+                ready: Condvar::new(),
+                busy: AtomicBool::new(false),
+            }));
+            // A pool lives as long as its process: at most one is leaked by a
+            // lost race, and one by each fork.
+            if POOL
+                .compare_exchange(seen, made, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+                && let Some(pool) = Self::shared(made)
+            {
+                pool.start();
+            }
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn shared(pool: *mut Pool) -> Option<&'static Pool> {
+        // SAFETY: null, or made by `Box::into_raw` above and never freed.
+        unsafe { pool.as_ref() }
+    }
+
+    fn start(&'static self) {
+        let thread = std::thread::Builder::new().name("mtaio-worker".to_owned());
+        // Without a thread the awaits stay open; a deadline ends them.
+        let _ = thread.spawn(|| self.run());
+    }
+
+    fn run(&self) {
+        loop {
+            let task = {
+                let mut queue = lock(&self.queue);
+                loop {
+                    match queue.pop_front() {
+                        Some(task) => break task,
+                        None => {
+                            queue = self
+                                .ready
+                                .wait(queue)
+                                .unwrap_or_else(PoisonError::into_inner);
+                        }
+                    }
+                }
+            };
+            self.busy.store(true, Ordering::SeqCst);
+            if !STOPPED.load(Ordering::SeqCst) {
+                task.poll();
+            }
+            self.busy.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn push(&self, task: Arc<Task>) {
+        lock(&self.queue).push_back(task);
+        self.ready.notify_one();
+    }
+}
+
+struct Task {
+    work: Mutex<Option<Work>>,
+    done: Arc<Done>,
+}
+
+impl Task {
+    fn poll(self: Arc<Self>) {
+        let waker = Waker::from(Arc::clone(&self));
+        let mut slot = lock(&self.work);
+        let Some(work) = slot.as_mut() else {
+            return;
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            work.as_mut().poll(&mut Context::from_waker(&waker))
+        }));
+        let result = match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(())) => Ok(()),
+            Err(panic) => Err(Panicked(panic)),
+        };
+        let finished = slot.take();
+        drop(slot);
+        // After the lock: it may hold Python objects.
+        drop(finished);
+        self.done.finish(result);
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        // The pool of the process that wakes: a child never wakes a parent's.
+        Pool::current().push(self);
+    }
+}
+
+/// How a task ended, for its handle.
+#[derive(Default)]
+struct Done {
+    state: Mutex<Ending>,
+}
+
+#[derive(Default)]
+struct Ending {
+    result: Option<Result<(), Panicked>>,
+    waker: Option<Waker>,
+}
+
+impl Done {
+    fn finish(&self, result: Result<(), Panicked>) {
+        let waker = {
+            let mut state = lock(&self.state);
+            state.result = Some(result);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Waits for a task.
+pub(crate) struct Handle(Arc<Done>);
+
+impl Future for Handle {
+    type Output = Result<(), Panicked>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = lock(&self.0.state);
+        if let Some(result) = state.result.take() {
+            return Poll::Ready(result);
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// What a task that panicked left.
+pub(crate) struct Panicked(Box<dyn std::any::Any + Send>);
+
+impl JoinError for Panicked {
+    fn is_panic(&self) -> bool {
+        true
+    }
+
+    fn into_panic(self) -> Box<dyn std::any::Any + Send + 'static> {
+        self.0
+    }
+}
+
+/// See the module.
+pub(crate) struct Worker;
+
+impl Runtime for Worker {
+    type JoinError = Panicked;
+    type JoinHandle = Handle;
+
+    fn spawn<F>(work: F) -> Handle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let done = Arc::<Done>::default();
+        Pool::current().push(Arc::new(Task {
+            work: Mutex::new(Some(Box::pin(work))),
+            done: Arc::clone(&done),
+        }));
+        Handle(done)
+    }
+
+    fn spawn_blocking<F>(work: F) -> Handle
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        Self::spawn(async move { work() })
+    }
+}
+
+impl ContextExt for Worker {
+    fn scope<F, R>(_: TaskLocals, work: F) -> Pin<Box<dyn Future<Output = R> + Send>>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        Box::pin(work)
+    }
+
+    fn get_task_locals() -> Option<TaskLocals> {
+        None
+    }
+}
+
+/// The running loop, as the answering thread sees it: an answer that comes
+/// after the loop was closed is nobody's, so it is let go without a traceback.
+#[pyclass(frozen)]
+struct LoopDoor {
+    event_loop: Py<PyAny>,
+}
+
+#[pymethods]
+impl LoopDoor {
+    fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.event_loop.bind(py).call_method0("create_future")
+    }
+
+    #[pyo3(signature = (*args, **options))]
+    fn call_soon_threadsafe(
+        &self,
+        py: Python<'_>,
+        args: &Bound<'_, PyTuple>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(py);
+        match event_loop.call_method("call_soon_threadsafe", args, options) {
+            Err(error)
+                if error.is_instance_of::<PyRuntimeError>(py)
+                    && event_loop.call_method0("is_closed")?.is_truthy()? =>
+            {
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+/// An asyncio future of the running loop that is done when `work` is.
+pub(crate) fn future_into_py<F>(py: Python<'_>, work: F) -> PyResult<Bound<'_, PyAny>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let event_loop = pyo3_async_runtimes::get_running_loop(py)?.unbind();
+    let door = Bound::new(py, LoopDoor { event_loop })?;
+    let locals = TaskLocals::new(door.into_any());
+    generic::future_into_py_with_locals::<Worker, _, ()>(py, locals, async move {
+        work.await;
+        Ok(())
+    })
+}
+
+/// Runs `call` on the worker, attached, unless the interpreter is going.
+pub(crate) fn call_later(call: impl FnOnce(Python<'_>) + Send + 'static) {
+    if !STOPPED.load(Ordering::SeqCst) {
+        // The handle is dropped: nobody waits for a callback.
+        drop(Worker::spawn_blocking(move || {
+            Python::try_attach(call);
+        }));
+    }
+}
+
+/// Called at interpreter exit: the worker touches Python no more after this.
+#[pyfunction]
+fn stop_worker(py: Python<'_>) {
+    STOPPED.store(true, Ordering::SeqCst);
+    py.detach(|| {
+        let end = Instant::now() + Duration::from_secs(1);
+        while Pool::current().busy.load(Ordering::SeqCst) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(stop_worker, m)?)
+}

@@ -1,0 +1,465 @@
+//! From a ring into the file, each record exactly once.
+//!
+//! The writer empties its own ring and recovery a dead process's by the same
+//! steps, so that being killed while recovering is no different from being
+//! killed while writing:
+//!
+//! 1. lock the file;
+//! 2. store the intent: these records, to this offset of that file;
+//! 3. append;
+//! 4. move the ring's tail past them;
+//! 5. unlock.
+//!
+//! An intent whose start is still the tail was not carried through: comparing
+//! the file at that offset with the records tells how much of it was.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Config;
+use super::compress;
+use super::file::{Identity, LogFile, Standing};
+use super::ring::{Corrupt, Intent};
+use super::rotation::{self, Policy};
+use super::storage::{self, Housed};
+use super::thread;
+
+/// One `write` takes about this much: enough to make its cost vanish, little
+/// enough that other processes get their turn.
+const BATCH: usize = 256 << 10;
+/// After this much the lock is given back for a moment.
+const TURN: usize = 4 << 20;
+/// A rotation that failed is not tried again before.
+const ROTATION_RETRY: Duration = Duration::from_secs(1);
+
+/// What happened in a turn, for the counters.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) recovered: u64,
+    pub(super) rotations: u64,
+    /// Bytes of rings that could not be read as records.
+    pub(super) corrupt_bytes: u64,
+    /// Rotation or retention failed; the records are written all the same.
+    pub(super) rotation_fault: Option<io::Error>,
+}
+
+/// Records on their way from a ring to the file.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// After each record: its end in the ring, and in `bytes`.
+    ends: Vec<(u64, usize)>,
+    spills: Vec<u64>,
+    /// The next record belongs into a new file.
+    full: bool,
+}
+
+impl Batch {
+    fn end(&self) -> Option<u64> {
+        self.ends.last().map(|(position, _)| *position)
+    }
+}
+
+/// The file, how it rotates, and where dead processes' rings may lie.
+pub(super) struct Target {
+    pub(super) file: LogFile,
+    policy: Policy,
+    rings: Option<PathBuf>,
+    fsync: bool,
+    /// When the present file's period ends, in seconds since the epoch.
+    period: Option<(Identity, u64, u64)>,
+    rotate_after: Option<SystemTime>,
+    must_recover: bool,
+    /// The clock on the wall, for schedules and ages.
+    wall: fn() -> SystemTime,
+    compressing: Vec<JoinHandle<()>>,
+}
+
+impl Target {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            file: LogFile::new(config.path.clone()),
+            policy: config.policy.clone(),
+            rings: config.rings.clone(),
+            fsync: config.fsync,
+            period: None,
+            rotate_after: None,
+            must_recover: true,
+            wall: config.wall,
+            compressing: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        seconds((self.wall)())
+    }
+
+    /// True while dead processes' rings have not been looked for.
+    pub(super) fn owes(&self) -> bool {
+        self.must_recover
+    }
+
+    /// Compresses in a thread of its own: the ring must not fill meanwhile.
+    pub(super) fn compress_backups(&mut self) {
+        let Some(kind) = self.policy.compression else {
+            return;
+        };
+        self.compressing.retain(|thread| !thread.is_finished());
+        let path = self.file.path().to_owned();
+        let work = move || compress::all_backups(&path, kind);
+        // Without a thread the backups stay as they are until the next rotation.
+        self.compressing.extend(thread::spawn(work).ok());
+    }
+
+    /// Waits for the compression under way.
+    pub(super) fn finish(&mut self) {
+        for thread in self.compressing.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Writes what waits in `source`, a turn's worth at most.
+    ///
+    /// What was done before a failure is in `tally`; the rest stays in the ring.
+    pub(super) fn drain(&mut self, source: &Housed, tally: &mut Tally) -> io::Result<()> {
+        let at = self.file.lock()?;
+        let outcome = self.drain_locked(source, at, tally);
+        self.file.unlock();
+        outcome
+    }
+
+    fn drain_locked(&mut self, source: &Housed, at: Standing, tally: &mut Tally) -> io::Result<()> {
+        let mut at = at;
+        // A line of our own may be the torn one.
+        tally.records += self.settle(source, &mut at, tally)?;
+        let mut at = self.mend(at, tally)?;
+        let began = tally.bytes;
+        while tally.bytes - began < TURN as u64 {
+            match self.step(source, &mut at, true, tally)? {
+                0 => break,
+                records => tally.records += records,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to what dead processes left: their rings, and a torn last line.
+    fn mend(&mut self, mut at: Standing, tally: &mut Tally) -> io::Result<Standing> {
+        let torn = self.file.ends_torn(at)?;
+        if torn || self.must_recover {
+            self.recover(&mut at, true, tally)?;
+            self.must_recover = false;
+        }
+        if torn && self.file.ends_torn(at)? {
+            // Nobody's ring has the rest of that line; keep ours out of it.
+            self.append(&mut at, b"\n")?;
+        }
+        Ok(at)
+    }
+
+    /// Empties the rings of dead processes. The file is locked.
+    fn recover(&mut self, at: &mut Standing, rotate: bool, tally: &mut Tally) -> io::Result<()> {
+        let Some(folder) = self.rings.clone() else {
+            return Ok(());
+        };
+        for orphan in storage::orphans(&folder, self.file.path()) {
+            loop {
+                match self.step(&orphan, at, rotate, tally)? {
+                    0 => break,
+                    records => tally.recovered += records,
+                }
+            }
+            orphan.discard();
+        }
+        Ok(())
+    }
+
+    /// Writes one batch, rotating before it if need be; returns its records.
+    fn step(
+        &mut self,
+        source: &Housed,
+        at: &mut Standing,
+        rotate: bool,
+        tally: &mut Tally,
+    ) -> io::Result<u64> {
+        let settled = self.settle(source, at, tally)?;
+        if settled > 0 {
+            return Ok(settled);
+        }
+        if rotate && self.period_is_over(*at) && source.ring.used() > 0 {
+            self.rotate(at, tally)?;
+        }
+        let start = source.ring.tail();
+        let mut batch = Batch::default();
+        self.fill(source, start, *at, rotate, &mut batch, tally)?;
+        // Again if another process filled the new file before we had its lock.
+        while batch.full && batch.ends.is_empty() {
+            self.rotate(at, tally)?;
+            self.fill(source, start, *at, rotate, &mut batch, tally)?;
+        }
+        self.write(source, at, start, &batch, tally)
+    }
+
+    fn write(
+        &mut self,
+        source: &Housed,
+        at: &mut Standing,
+        start: u64,
+        batch: &Batch,
+        tally: &mut Tally,
+    ) -> io::Result<u64> {
+        let Some(end) = batch.end() else {
+            return Ok(0);
+        };
+        source.ring.intend(Intent {
+            start,
+            end,
+            skip: 0,
+            dev: at.id.dev,
+            ino: at.id.ino,
+            offset: at.size,
+        });
+        self.append(at, &batch.bytes)?;
+        Ok(finish(source, end, batch, tally))
+    }
+
+    /// Completes what an unsettled intent announced; returns its records.
+    fn settle(&mut self, source: &Housed, at: &mut Standing, tally: &mut Tally) -> io::Result<u64> {
+        let Some(intent) = source.ring.unsettled() else {
+            return Ok(0);
+        };
+        let mut batch = Batch::default();
+        if read_until(source, intent, &mut batch)?.is_err() {
+            return Ok(0);
+        }
+        let id = Identity {
+            dev: intent.dev,
+            ino: intent.ino,
+        };
+        let skip = (intent.skip as usize).min(batch.bytes.len());
+        let there = if at.regular {
+            self.file.written(id, intent.offset, &batch.bytes[skip..])
+        } else {
+            0
+        };
+        let done = skip + there;
+        let continues = at.id == id && at.size == intent.offset + there as u64;
+        if done < batch.bytes.len() {
+            let from = if continues {
+                done
+            } else {
+                self.begin_anew(source, at, intent, whole_records(&batch, done))?
+            };
+            self.append(at, &batch.bytes[from..])?;
+        }
+        Ok(finish(source, intent.end, &batch, tally))
+    }
+
+    /// The rest of the batch goes to the file's present end.
+    fn begin_anew(
+        &mut self,
+        source: &Housed,
+        at: &mut Standing,
+        intent: Intent,
+        from: usize,
+    ) -> io::Result<usize> {
+        if self.file.ends_torn(*at)? {
+            self.append(at, b"\n")?;
+        }
+        source.ring.intend(Intent {
+            skip: from as u64,
+            dev: at.id.dev,
+            ino: at.id.ino,
+            offset: at.size,
+            ..intent
+        });
+        Ok(from)
+    }
+
+    fn append(&mut self, at: &mut Standing, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(*at, bytes)?;
+        at.size += bytes.len() as u64;
+        if self.fsync { self.file.sync() } else { Ok(()) }
+    }
+
+    /// Gathers records until the batch, or with `bounded` the file, is full.
+    fn fill(
+        &self,
+        source: &Housed,
+        start: u64,
+        at: Standing,
+        bounded: bool,
+        batch: &mut Batch,
+        tally: &mut Tally,
+    ) -> io::Result<()> {
+        let mut position = start;
+        batch.full = false;
+        while batch.bytes.len() < BATCH {
+            let (begin, spills) = (batch.bytes.len(), batch.spills.len());
+            match read_record(source, position, batch)? {
+                Ok(Some(next)) => position = next,
+                Ok(None) => break,
+                Err(Corrupt) if begin > 0 => break,
+                Err(Corrupt) => {
+                    abandon(source, position, tally);
+                    break;
+                }
+            }
+            let size = (batch.bytes.len() - begin) as u64;
+            let filled = Standing {
+                size: at.size + begin as u64,
+                ..at
+            };
+            if bounded && self.may_rotate() && self.policy.is_full(filled, size) {
+                batch.bytes.truncate(begin);
+                batch.spills.truncate(spills);
+                batch.full = true;
+                break;
+            }
+            batch.ends.push((position, batch.bytes.len()));
+        }
+        Ok(())
+    }
+
+    fn may_rotate(&self) -> bool {
+        self.rotate_after.is_none_or(|at| (self.wall)() >= at)
+    }
+
+    /// Sets the file aside. A failure is told and the old file goes on.
+    fn rotate(&mut self, at: &mut Standing, tally: &mut Tally) -> io::Result<()> {
+        // A dead process's intent names this file: settle it while it is here.
+        self.recover(at, false, tally)?;
+        let began = self
+            .period
+            .map_or_else(|| self.now(), |(_, began, _)| began);
+        let moved = rotation::set_aside(self.file.path(), &self.policy, began);
+        if let Err(error) = moved {
+            self.rotate_after = Some((self.wall)() + ROTATION_RETRY);
+            tally.rotation_fault = Some(error);
+            return Ok(());
+        }
+        self.rotate_after = None;
+        self.file.close();
+        *at = self.file.lock()?;
+        tally.rotations += 1;
+        let pruned = rotation::prune(self.file.path(), &self.policy, (self.wall)());
+        tally.rotation_fault = pruned.err();
+        self.compress_backups();
+        Ok(())
+    }
+
+    fn period_is_over(&mut self, at: Standing) -> bool {
+        let Some(schedule) = &self.policy.schedule else {
+            return false;
+        };
+        if !at.regular || !self.may_rotate() {
+            return false;
+        }
+        let now = self.now();
+        match self.period {
+            // An empty file is not set aside: its period begins with its first line.
+            Some((id, _, end)) if id == at.id && at.size > 0 => now >= end,
+            _ => {
+                let began = if at.size > 0 {
+                    modified(self.file.path()).unwrap_or(now)
+                } else {
+                    now
+                };
+                let end = schedule.next(began);
+                self.period = Some((at.id, began, end));
+                now >= end
+            }
+        }
+    }
+}
+
+fn modified(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok()?.modified().ok().map(seconds)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// The records are in the file: forget them in the ring.
+fn finish(source: &Housed, end: u64, batch: &Batch, tally: &mut Tally) -> u64 {
+    source.ring.commit(end);
+    for number in &batch.spills {
+        source.forget(*number);
+    }
+    tally.bytes += batch.bytes.len() as u64;
+    batch.ends.len() as u64
+}
+
+/// Whatever lies at `position` is not a record, so nor is what follows.
+fn abandon(source: &Housed, position: u64, tally: &mut Tally) {
+    let head = source.ring.head();
+    tally.corrupt_bytes += head - position;
+    source.ring.commit(head);
+}
+
+/// The end of the last record that lies wholly in the first `done` bytes.
+fn whole_records(batch: &Batch, done: usize) -> usize {
+    let ends = batch.ends.iter().map(|(_, end)| *end);
+    ends.take_while(|end| *end <= done).last().unwrap_or(0)
+}
+
+fn read_until(
+    source: &Housed,
+    intent: Intent,
+    batch: &mut Batch,
+) -> io::Result<Result<(), Corrupt>> {
+    let mut position = intent.start;
+    while position < intent.end {
+        match read_record(source, position, batch)? {
+            Ok(Some(next)) => position = next,
+            _ => return Ok(Err(Corrupt)),
+        }
+        batch.ends.push((position, batch.bytes.len()));
+    }
+    Ok(if position == intent.end {
+        Ok(())
+    } else {
+        Err(Corrupt)
+    })
+}
+
+/// Appends the record at `position`; `Ok(Ok(None))` when there is none.
+fn read_record(
+    source: &Housed,
+    position: u64,
+    batch: &mut Batch,
+) -> io::Result<Result<Option<u64>, Corrupt>> {
+    let begin = batch.bytes.len();
+    let taken = match source.ring.take(position, &mut batch.bytes) {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return Ok(Ok(None)),
+        Err(Corrupt) => return Ok(Err(Corrupt)),
+    };
+    if taken.spilled {
+        let number = batch.bytes[begin..].try_into().map(u64::from_le_bytes);
+        batch.bytes.truncate(begin);
+        let Ok(number) = number else {
+            return Ok(Err(Corrupt));
+        };
+        match source.unspill(number, &mut batch.bytes) {
+            Ok(()) => batch.spills.push(number),
+            // The one thing that can be missing; the records after it are not.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                batch.bytes.extend_from_slice(b"[a long record was lost]\n");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Ok(Some(taken.next)))
+}
+
+#[cfg(test)]
+#[path = "drain_tests.rs"]
+mod tests;

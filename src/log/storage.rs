@@ -1,0 +1,358 @@
+//! Where rings lie, and how those of dead processes are found.
+//!
+//! A ring is a file `mtaio-<log>-<pid>-<n>.ring`, mode 0600, in memory-backed
+//! storage. Its owner holds a lock on it for as long as it lives; a ring whose
+//! lock is to be had is a dead process's. `<log>` is a hash of the log's path.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::fork::Guarded;
+use super::mapping::Mapping;
+use super::ring::{self, HEADER, Ring};
+
+/// Memory-backed on every Linux we know; verified by `is_memory`.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// No ring we make is larger; a larger file is not one of ours.
+const LARGEST: u64 = 1 << 32;
+
+/// A ring with the file that lets it outlive the process.
+pub(super) struct Housed {
+    pub(super) ring: Ring,
+    home: Option<Home>,
+    spills: Spills,
+}
+
+/// Records too long for the ring: files beside it, or here when it has none.
+#[derive(Default)]
+struct Spills {
+    next: AtomicU64,
+    held: Mutex<HashMap<u64, Vec<u8>>>,
+}
+
+impl Spills {
+    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Vec<u8>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Home {
+    path: PathBuf,
+    /// Holds the lock that says the owner lives.
+    _lock: Guarded,
+}
+
+impl Housed {
+    fn new(ring: Ring, home: Option<Home>) -> Self {
+        Self {
+            ring,
+            home,
+            spills: Spills::default(),
+        }
+    }
+
+    /// True when the records outlive the process.
+    pub(super) fn is_durable(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// Puts a record that is too long for the ring beside it; returns its number.
+    pub(super) fn spill(&self, record: &[u8]) -> io::Result<u64> {
+        let number = self.spills.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(path) = self.spill_path(number) {
+            // `write` to a full tmpfs is an error, where a mapped page is a SIGBUS.
+            let written = create_private(&path).and_then(|mut file| file.write_all(record));
+            if let Err(error) = written {
+                let _ = fs::remove_file(&path);
+                return Err(error);
+            }
+        } else {
+            self.spills.locked().insert(number, record.to_vec());
+        }
+        Ok(number)
+    }
+
+    /// Appends the spilled record to `out`.
+    pub(super) fn unspill(&self, number: u64, out: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(path) = self.spill_path(number) {
+            let file = open_private(&path)?;
+            if !is_ours(&file) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            return (&file).read_to_end(out).map(|_| ());
+        }
+        let spills = self.spills.locked();
+        let record = spills.get(&number).ok_or(io::ErrorKind::NotFound)?;
+        out.extend_from_slice(record);
+        Ok(())
+    }
+
+    /// Removes the spilled record: it is in the log.
+    pub(super) fn forget(&self, number: u64) {
+        if let Some(path) = self.spill_path(number) {
+            let _ = fs::remove_file(path);
+        } else {
+            self.spills.locked().remove(&number);
+        }
+    }
+
+    fn spill_path(&self, number: u64) -> Option<PathBuf> {
+        let home = self.home.as_ref()?;
+        let mut name = home.path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        Some(name.into())
+    }
+
+    /// Removes the ring's file if nothing waits in the ring.
+    pub(super) fn retire(&self) {
+        if let (Some(home), 0) = (&self.home, self.ring.used()) {
+            let _ = fs::remove_file(&home.path);
+        }
+    }
+
+    /// Removes the ring's file whatever it holds.
+    pub(super) fn discard(&self) {
+        if let Some(home) = &self.home {
+            let _ = fs::remove_file(&home.path);
+        }
+    }
+}
+
+/// The folder for rings: `MTAIO_LOG_RING_DIR` is checked by the caller.
+pub(super) fn default_folder() -> Option<PathBuf> {
+    let folder = PathBuf::from(SHARED_MEMORY);
+    is_memory(&folder).then_some(folder)
+}
+
+/// A ring for the log at `path`: in `folder` if that can be, else on the heap.
+///
+/// The error, if any, says why the records will not outlive the process.
+pub(super) fn house(
+    folder: Option<&Path>,
+    path: &Path,
+    capacity: usize,
+) -> (Housed, Option<io::Error>) {
+    let refused = match folder.map(|folder| in_folder(folder, path, capacity)) {
+        Some(Ok(housed)) => return (housed, None),
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    let ring = ring::on_heap(capacity, path);
+    (Housed::new(ring, None), refused)
+}
+
+fn in_folder(folder: &Path, path: &Path, capacity: usize) -> io::Result<Housed> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // A few tries: a recovering process may take a ring for dead between its
+    // making and its locking, and remove it.
+    for _ in 0..8 {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{}-{number}.ring", prefix(path), std::process::id());
+        let home = folder.join(name);
+        let lock = match Guarded::open(|| create_private(&home)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => other?,
+        };
+        match furnish(&lock, &home, path, capacity) {
+            Ok(Some(ring)) => {
+                let home = Some(Home {
+                    path: home,
+                    _lock: lock,
+                });
+                return Ok(Housed::new(ring, home));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let _ = fs::remove_file(&home);
+                return Err(error);
+            }
+        }
+    }
+    Err(io::Error::other("no free name for a ring"))
+}
+
+fn furnish(lock: &File, home: &Path, path: &Path, capacity: usize) -> io::Result<Option<Ring>> {
+    // Not ours any more: a recovering process took it for a dead one's.
+    if lock.try_lock().is_err() || !home.exists() {
+        return Ok(None);
+    }
+    allocate(lock, (HEADER + capacity) as u64)?;
+    ring::in_file(&unlocked(home)?, capacity, path).map(Some)
+}
+
+/// The rings that dead processes left for the log at `path`, each locked.
+pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Housed> {
+    let prefix = prefix(path);
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|entry| is_ring_of(entry, &prefix))
+        .collect();
+    // By name, so that two rings of one process are emptied in their order.
+    found.sort();
+    found.iter().filter_map(|home| adopt(home, path)).collect()
+}
+
+/// The file to map: opened apart from the lock, because a mapping keeps the
+/// lock of the descriptor it was made from, and a forked child the mapping.
+fn unlocked(home: &Path) -> io::Result<File> {
+    open_private(home)
+}
+
+fn is_ring_of(entry: &Path, prefix: &str) -> bool {
+    let name = entry.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(prefix) && name.ends_with(".ring")
+}
+
+fn adopt(home: &Path, path: &Path) -> Option<Housed> {
+    let lock = Guarded::open(|| open_private(home)).ok()?;
+    // Refused while the owner lives, or while another process recovers it.
+    lock.try_lock().ok()?;
+    let len = lock.metadata().ok()?.len();
+    if !is_ours(&lock) || len > LARGEST {
+        return None;
+    }
+    let home_path = home.to_owned();
+    let Ok(ring) = open_ring(home, len as usize) else {
+        // Its owner died while making it: nothing was accepted.
+        let _ = fs::remove_file(home);
+        return None;
+    };
+    if ring.path() != recorded(path) {
+        return None;
+    }
+    let home = Some(Home {
+        path: home_path,
+        _lock: lock,
+    });
+    Some(Housed::new(ring, home))
+}
+
+fn open_ring(home: &Path, len: usize) -> Result<Ring, ring::Corrupt> {
+    if len <= HEADER {
+        return Err(ring::Corrupt);
+    }
+    let file = unlocked(home).map_err(|_| ring::Corrupt)?;
+    let map = Mapping::shared(&file, len).map_err(|_| ring::Corrupt)?;
+    Ring::adopt(map, len)
+}
+
+#[cfg(unix)]
+fn recorded(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    let path = path.as_os_str().as_bytes();
+    &path[..path.len().min(ring::LONGEST_PATH)]
+}
+
+#[cfg(not(unix))]
+fn recorded(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
+}
+
+/// FNV-1a of the path: stable across versions, and the full path is compared.
+fn prefix(path: &Path) -> String {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+    let hash = recorded(path).iter().fold(0xCBF2_9CE4_8422_2325, step);
+    format!("mtaio-{hash:016x}-")
+}
+
+#[cfg(unix)]
+fn create_private(home: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(home)
+}
+
+#[cfg(unix)]
+pub(super) fn open_private(home: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true);
+    options
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(home)
+}
+
+/// The folder is world-writable: what another user put there is not ours.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn is_ours(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // SAFETY: `geteuid` has no precondition and can't fail.
+    let user = unsafe { libc::geteuid() };
+    file.metadata().is_ok_and(|m| {
+        m.is_file() && m.uid() == user && m.mode() & 0o777 == 0o600 && m.nlink() == 1
+    })
+}
+
+#[cfg(not(unix))]
+fn create_private(_home: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(unix))]
+pub(super) fn open_private(home: &Path) -> io::Result<File> {
+    File::open(home)
+}
+
+#[cfg(not(unix))]
+fn is_ours(_file: &File) -> bool {
+    false
+}
+
+/// Reserves the pages now: to run out of them later would be a SIGBUS.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open; the call touches no memory of ours.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(_file: &File, _len: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// True for tmpfs and ramfs, whose pages never wait for a disk.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(super) fn is_memory(folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    const RAMFS_MAGIC: i64 = 0x8584_58F6;
+    let Ok(name) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a terminated path and room for the answer, which is plain data
+    // and zeroed, so it is initialised even if the call fails.
+    let (code, about) = unsafe {
+        let code = libc::statfs(name.as_ptr(), about.as_mut_ptr());
+        (code, about.assume_init())
+    };
+    #[allow(clippy::unnecessary_cast)] // `f_type` is narrower on some targets
+    let kind = about.f_type as i64;
+    #[allow(clippy::unnecessary_cast)]
+    let tmpfs = libc::TMPFS_MAGIC as i64;
+    code == 0 && (kind == tmpfs || kind == RAMFS_MAGIC)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_memory(_folder: &Path) -> bool {
+    false
+}

@@ -1,0 +1,120 @@
+"""Whatever way a process ends, what it had logged is in the files, once."""
+
+import random
+import signal
+import time
+
+import pytest
+
+import log_census
+
+LOG_FOR_EVER = """
+n = 0
+while True:
+    log(n)
+    n += 1
+"""
+LOG_THEN = """
+for n in range(4000):
+    log(n)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log" / "app.txt"
+
+
+@pytest.mark.parametrize("rotation", [{}, {"max_bytes": 20_000, "backup_count": 500}])
+@pytest.mark.parametrize(
+    "death",
+    [
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        "import ctypes; ctypes.string_at(0)",
+        "os._exit(3)",
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)",
+        "sys.exit(3)",
+        "raise RuntimeError",
+        "os.abort()",
+        "",
+    ],
+)
+def test_no_death_loses_a_record(path, death, rotation):
+    log_census.run(path, "dead", LOG_THEN + death, **rotation)
+    log_census.recover(path)
+
+    assert log_census.check(path, "dead") == {"dead": 4000}
+
+
+@pytest.mark.parametrize("rotation", [{}, {"max_bytes": 2_000, "backup_count": 9999}])
+def test_being_killed_at_any_moment_loses_nothing(path, rotation):
+    moments = random.Random(7)
+    writers = [f"w{n}" for n in range(8)]
+
+    for writer in writers:
+        process = log_census.start(path, writer, LOG_FOR_EVER, **rotation)
+        while log_census.accepted(path, writer) < 100:
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.1)
+        process.finish(signal.SIGKILL)
+    log_census.recover(path)
+
+    assert min(log_census.check(path, *writers).values()) >= 100
+
+
+def test_recovery_happens_once_however_many_recover(path):
+    log_census.run(path, "dead", LOG_THEN + "os.kill(os.getpid(), 9)", gather=5.0)
+
+    openers = [
+        log_census.start(path, f"w{n}", "log(0); handler.close()") for n in range(4)
+    ]
+    for opener in openers:
+        assert opener.finish() == (0, b"")
+    log_census.recover(path)
+
+    assert log_census.check(path, "dead", "w0", "w1", "w2", "w3")["dead"] == 4000
+
+
+def test_a_recovery_that_is_killed_is_carried_on(path):
+    writers = [f"dead{n}" for n in range(3)]
+    for writer in writers:
+        body = "for n in range(20000): log(n)\nos._exit(1)"
+        log_census.run(path, writer, body, gather=5.0, durable=True)
+        # The opener dies at once, somewhere in its own recovery.
+        opener = log_census.start(path, "opener", "time.sleep(9)")
+        time.sleep(0.08)
+        opener.finish(signal.SIGKILL)
+    log_census.recover(path)
+
+    log_census.check(path, *writers)
+
+
+def test_another_process_mends_what_a_killed_one_left(path):
+    """A living process completes a torn line before it writes its own."""
+    rotation = {"max_bytes": 50_000, "backup_count": 9999}
+    living = log_census.start(path, "living", LOG_FOR_EVER, **rotation)
+    for n in range(5):
+        dead = log_census.start(path, f"dead{n}", LOG_FOR_EVER, **rotation)
+        while log_census.accepted(path, f"dead{n}") < 100:
+            time.sleep(0.001)
+        dead.finish(signal.SIGKILL)
+    living.finish(signal.SIGTERM)
+    log_census.recover(path)
+
+    log_census.check(path, "living", *(f"dead{n}" for n in range(5)))
+
+
+def test_being_killed_while_compressing_loses_nothing(path):
+    options = {"max_bytes": 300_000, "backup_count": 999, "compress": "gzip"}
+    for n in range(4):
+        process = log_census.start(path, f"w{n}", LOG_FOR_EVER, **options)
+        while log_census.accepted(path, f"w{n}") < 20_000:
+            time.sleep(0.001)
+        process.finish(signal.SIGKILL)
+    code, error = log_census.run(path, "opener", "handler.close()", **options)
+
+    assert code == 0, error
+    leftover = [p.name for p in path.parent.iterdir() if p.name.startswith(".")]
+    assert leftover == []
+    log_census.check(path, *(f"w{n}" for n in range(4)))

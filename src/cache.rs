@@ -136,7 +136,7 @@ impl<K, V> Cache<K, V> {
         probe: &P,
         now: u64,
         read: impl FnOnce(&V) -> R,
-    ) -> Result<(Read<K, V, R>, bool), P::Error> {
+    ) -> Result<Read<K, V, R>, P::Error> {
         self.at(fold(hash), probe, |shard, slot| {
             shard.get_stale(slot, now, read)
         })

@@ -340,7 +340,7 @@ class TTLCache(_rust.Cache[T]):
         """Sweep every `cleanup_interval` seconds in this loop, until `stop`."""
         await self.stop()
         self._cleaner = asyncio.get_running_loop().create_task(
-            _sweep_for_ever(weakref.ref(self), self._cleanup_interval)
+            _sweep_for_ever(weakref.ref(self), self._cleanup_interval, self._shards)
         )
 
     async def stop(self) -> None:
@@ -413,13 +413,18 @@ def _with_policy(
     return TTLCache.__new__(cls, max_size=max_size, eviction_policy=policy, **options)
 
 
-async def _sweep_for_ever(cache: "weakref.ref[TTLCache[Any]]", interval: float) -> None:
-    """Sweep until the cache is gone, a bounded step per turn of the loop."""
-    while (held := cache()) is not None:
-        shards = held._shards
-        del held
+async def _sweep_for_ever(
+    cache: "weakref.ref[TTLCache[Any]]", interval: float, shards: int
+) -> None:
+    """Sweep until the cache is gone, one bounded step per turn of the loop."""
+    while True:
         await asyncio.sleep(interval)
         for at in range(shards):
-            while (held := cache()) is not None and not held._sweep(at):
+            done = False
+            while not done:
+                held = cache()
+                if held is None:
+                    return
+                done = held._sweep(at)
                 del held
                 await asyncio.sleep(0)

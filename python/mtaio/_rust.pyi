@@ -233,6 +233,23 @@ class DirectLogger:
     def critical(self, message: object, *args: object, **options: object) -> Ready: ...
 
 @final
+class RecordFactory:
+    def __new__(cls) -> Self: ...
+    def __call__(
+        self,
+        name: str,
+        level: int,
+        pathname: str,
+        lineno: int,
+        msg: object,
+        args: object,
+        exc_info: object,
+        func: str | None = None,
+        sinfo: str | None = None,
+        **_rest: object,
+    ) -> LogRecord: ...
+
+@final
 class LogProgress:
     @property
     def done(self) -> bool: ...

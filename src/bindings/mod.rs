@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod family;
 pub(crate) mod keyed;
 pub(crate) mod log;
 mod log_direct;
@@ -36,6 +37,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     log_direct::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;
+    family::register(m)?;
     probe::register(m)?;
     ready::register(m)?;
     watchdog::register(m)?;

@@ -49,6 +49,7 @@ OWNER = {
     "_alarms": "monitoring",
     "_alerts": "monitoring",
     "_loop_lag": "monitoring",
+    "_probe_apps": "monitoring",
     "_probes": "monitoring",
     "_stats": "monitoring",
     "_thresholds": "monitoring",

@@ -15,13 +15,12 @@ from . import _rust
 from ._alarms import Alarms
 from ._alerts import AlertCallback, Listener, finish
 from ._loop_lag import GcWatch, LoopWatch
+from ._probe_apps import ProbeApp, ProbeCollector
 from ._probes import (
     Distribution,
     LivenessGuard,
     MetricFamily,
     MetricsSource,
-    ProbeApp,
-    ProbeCollector,
     ProbeServer,
 )
 from ._stats import (

@@ -8,7 +8,10 @@ import pytest
 
 import virtual_time
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
-from mtaio.exceptions import ApplicationError, StartupError
+from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
+from mtaio.health import HealthMonitor
+from mtaio.monitoring import ProbeServer
+from mtaio.resources import RateLimiter
 
 
 class Part:
@@ -453,3 +456,41 @@ def test_a_name_can_be_had_once():
 
 async def _divide():
     return 1 / 0
+
+
+async def test_the_probes_tell_of_requests_errors_limits_and_checks():
+    health = HealthMonitor(probes=ProbeServer())
+    health.check("db", interval=None)(lambda: False)
+    limiter = RateLimiter(rate=0.001, burst=2)
+    app = Application(rate_limiter=limiter, health=health)
+    async with app:
+        with pytest.raises(ZeroDivisionError):
+            await app.handle(_divide)
+        with pytest.raises(RateLimitError):
+            await app.handle(_divide, tokens=2, timeout=1)
+        async with app.request():
+            # Published at the start too, but then with nothing to tell yet.
+            await _until(lambda: figures(health).get("mtaio_app_requests") == 3)
+            told = figures(health)
+
+    assert told["mtaio_app_requests_in_flight"] == 1
+    assert told["mtaio_app_errors", "ZeroDivisionError"] == 1
+    assert told["mtaio_app_errors", "RateLimitError"] == 1
+    assert told["mtaio_app_rate_limiter_granted"] == 1
+    assert told["mtaio_app_rate_limiter_refused"] == 1
+    assert told["mtaio_health_check_status", "db"] == -1
+
+
+def figures(health):
+    told = {}
+    for family in health.probes.families():
+        for labels, value in family.series:
+            key = (family.name, *labels.values()) if labels else family.name
+            told[key] = value
+    return told
+
+
+async def _until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - published, not told
+            await asyncio.sleep(0.05)

@@ -18,6 +18,7 @@ PUBLIC = [
 
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
+    "_app_metrics": "app",
     "_top": "__main__",
     "_asgi": "app",
     "_components": "app",

@@ -96,6 +96,11 @@ class Lifecycle:
         return len(self._inflight)
 
     @property
+    def requests(self) -> int:
+        """Requests let in so far."""
+        return self._inflight.total
+
+    @property
     def exit_code(self) -> ExitCode:
         """How the life ended; `CLEAN` until something went wrong."""
         return self._exit_code

@@ -23,6 +23,7 @@ import asynciolimiter
 import cachebox
 import psutil
 
+from monitoring import by_psutil
 from mtaio import _rust
 from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
@@ -180,28 +181,10 @@ def _log_rounds(
 def metrics() -> Iterator[Row]:
     """One sample of cpu, memory, io, network, disk and this process."""
     sampler = _rust.Sampler(1.0, 60)
-    process = psutil.Process()
-
-    def psutil_sample() -> None:
-        psutil.cpu_percent(percpu=True)
-        psutil.virtual_memory()
-        psutil.swap_memory()
-        psutil.disk_io_counters()
-        psutil.disk_usage("/")
-        psutil.net_io_counters()
-        psutil.getloadavg()
-        with process.oneshot():
-            process.cpu_times()
-            process.memory_info()
-            process.num_threads()
-            process.num_fds()
-            process.num_ctx_switches()
-            process.io_counters()
-
     took = compare(
         {
             "mtaio": calls("sample()", sample=sampler.fresh),
-            "psutil": calls("sample()", sample=psutil_sample),
+            "psutil": calls("sample()", sample=by_psutil),
         }
     )
     yield Row("one sample", "psutil", took["psutil"] / took["mtaio"], 1 / 0.15)

@@ -46,6 +46,7 @@ OWNER = {
     "_log_logger": "logging",
     "_log_options": "logging",
     "_log_progress": "logging",
+    "_alarms": "monitoring",
     "_alerts": "monitoring",
     "_loop_lag": "monitoring",
     "_probes": "monitoring",

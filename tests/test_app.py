@@ -210,6 +210,70 @@ def test_requests_are_served_while_draining_awaited_and_refused_afterwards():
     assert virtual_time.run(main()) == [0.5, 20]
 
 
+def test_what_belongs_to_an_accepted_request_is_let_in_while_stopping():
+    async def main():
+        app = Application()
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(5)
+                assert app.phase is Phase.STOPPING
+                one = await app.handle(lambda: asyncio.sleep(1, "own"))
+                child = asyncio.create_task(app.handle(lambda: asyncio.sleep(1, "c")))
+                assert app.in_flight == 1
+                return one, await child
+
+        await app.start()
+        work = asyncio.create_task(request())
+        await asyncio.sleep(1)
+        await app.stop()
+        assert app.requests == 1
+        return work.result(), app.exit_code
+
+    assert virtual_time.run(main()) == (("own", "c"), ExitCode.CLEAN)
+
+
+def test_an_abandoned_request_may_clean_up_before_components_stop():
+    journal = []
+
+    async def main():
+        app = Application(grace_period=10)
+        app.add("db", stop=lambda: journal.append("db stopped"))
+
+        async def request():
+            async with app.request():
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(0.1)
+                    journal.append("rolled back")
+
+        await app.start()
+        work = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        await app.stop()
+        assert work.cancelled()
+
+    virtual_time.run(main())
+
+    assert journal == ["rolled back", "db stopped"]
+
+
+def test_a_stop_during_the_start_waits_for_it():
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a", start=3),))
+        start = asyncio.create_task(app.start())
+        await asyncio.sleep(1)
+        await app.stop()
+        await start
+        return app.phase, app.exit_code
+
+    assert virtual_time.run(main()) == (Phase.STOPPED, ExitCode.CLEAN)
+    assert journal == ["start a", "stop a"]
+
+
 def test_drain_is_called_before_requests_are_awaited():
     async def main():
         app = Application()

@@ -141,9 +141,15 @@ async def measure_times():
     for func in (trivial, yielding):
         timed = {name: functools.partial(way, func) for name, way in WAYS.items()}
         slow = {name: timed.pop(name) for name in SLOW}
-        seconds = await measure.rounds(timed, REPEATS)
-        seconds |= await measure.rounds(slow, 1)
-        measure.table(f"{TASKS:,} {func.__name__} tasks", seconds, per=TASKS)
+        seconds = await measure.per_run(timed, REPEATS)
+        seconds |= await measure.per_run(slow, 1)
+        measure.table(
+            f"{TASKS:,} {func.__name__} tasks",
+            seconds,
+            next(iter(seconds)),
+            faster=False,
+            per=TASKS,
+        )
     print("\nlongest and median time between two turns of the loop, trivial tasks")
     for name in ("gather + Semaphore", "mtaio map", "mtaio stream"):
         longest, middle = await longest_hold(WAYS[name])

@@ -1,4 +1,8 @@
-"""Ratios that hold on a busy machine: interleaved rounds, medians, one baseline."""
+"""Shared timing: interleaved repeats, medians, and tables of ratios.
+
+A busy machine slows all candidates alike if they take turns, so figures are
+medians over rounds in which each ran once, and only their ratios are printed.
+"""
 
 import asyncio
 import gc
@@ -7,28 +11,84 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 
-async def rounds(
+def per_call(
+    candidates: Mapping[str, Callable[[int], object]],
+    *,
+    calls: int = 20_000,
+    rounds: int = 15,
+) -> dict[str, float]:
+    """Median seconds per call of each `run(calls)`, by name."""
+    seen: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run(calls)
+            seen[name].append((time.perf_counter() - start) / calls)
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+async def per_await(
+    candidates: Mapping[str, Callable[[int], Awaitable[object]]],
+    *,
+    calls: int = 20_000,
+    rounds: int = 15,
+) -> dict[str, float]:
+    """As `per_call`, for `await run(calls)` on the running loop."""
+    seen: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            await run(calls)
+            seen[name].append((time.perf_counter() - start) / calls)
+            await asyncio.sleep(0)
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+async def per_run(
     candidates: Mapping[str, Callable[[], Awaitable[object]]], repeats: int
 ) -> dict[str, float]:
-    """Seconds of each candidate: the median of `repeats`, taken in turns.
-
-    In turns, so that a slow spell of the machine slows all of them alike.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    """Median seconds of each whole run, for what is too long to call often."""
+    seen: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
-        for name, candidate in candidates.items():
+        for name, run in candidates.items():
             gc.collect()
             await asyncio.sleep(0)
-            begun = time.perf_counter()
-            await candidate()
-            taken[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+            start = time.perf_counter()
+            await run()
+            seen[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seen.items()}
 
 
-def table(title: str, seconds: Mapping[str, float], per: float = 1.0) -> None:
-    """Print each as a ratio to the first, with microseconds per operation."""
+def table(
+    title: str,
+    figures: Mapping[str, float],
+    against: str,
+    *,
+    faster: bool = True,
+    per: float = 1.0,
+) -> None:
+    """Print each figure and its ratio to that of `against`.
+
+    Args:
+        title: Heading.
+        figures: Seconds (or another cost) by name.
+        against: The name that is 1.0.
+        faster: Ratios of speed (more is better), else of cost (less is).
+        per: How many operations each figure stands for.
+    """
     print(f"\n{title}")
-    baseline = next(iter(seconds.values()))
-    for name, value in seconds.items():
-        ratio = value / baseline
-        print(f"  {name:<34} {ratio:7.3f}x {value / per * 1e6:10.2f} us")
+    base = figures[against]
+    for name, cost in sorted(figures.items(), key=lambda item: item[1]):
+        ratio = base / cost if faster else cost / base
+        print(f"  {name:<32} {cost / per * 1e9:>12.1f} ns  {ratio:>8.2f}x")
+
+
+def rows(title: str, header: tuple[str, ...], lines: list[tuple[object, ...]]) -> None:
+    """Print a plain table."""
+    print(f"\n{title}")
+    widths = [
+        max(len(str(line[i])) for line in [header, *lines]) for i in range(len(header))
+    ]
+    for line in [header, *lines]:
+        cells = [str(cell).ljust(width) for cell, width in zip(line, widths)]
+        print("  " + "  ".join(cells))

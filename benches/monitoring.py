@@ -107,9 +107,8 @@ async def agreement() -> None:
         apart = abs((stats.cpu.host_usage_percent or 0) - cpu)
         total = stats.memory.host_total_bytes or 1
         used = 100 * (1 - (stats.memory.host_available_bytes or 0) / total)
-        print(
-            f"  first reading {round_}: cpu {apart:.2f}, memory {abs(used - memory):.2f}"
-        )
+        off = abs(used - memory)
+        print(f"  first reading {round_}: cpu {apart:.2f}, memory {off:.2f}")
 
 
 def cost_of_watching() -> None:

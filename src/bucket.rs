@@ -122,6 +122,11 @@ impl Quota {
         self.burst
     }
 
+    /// Nanoseconds that `tokens` take to come back.
+    pub(crate) fn refill_ns(&self, tokens: u64) -> u64 {
+        (tokens as f64 / self.rate * 1e9) as u64
+    }
+
     /// The reading `age_ns` in grains, rounded down.
     #[inline]
     pub(crate) fn grains(&self, age_ns: u64) -> u64 {

@@ -22,13 +22,15 @@ mod s3fifo;
 mod shard;
 mod slab;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use leaving::{Cause, Gone, Leaving};
 pub use policy::Eviction;
 pub use probe::Probe;
-pub use shard::{Budget, Counters, Entry, Seen};
+pub use shard::{Budget, Counters, Entry, Read};
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use policy::Order;
 use probe::Lookup;
 use shard::Shard;
@@ -112,18 +114,17 @@ impl<K, V> Cache<K, V> {
         Shard::new(bounds.order(), capacity, max_weight)
     }
 
-    /// The live value of the key, as `read` takes it.
+    /// The live value of the key, as `read` takes it. `now` is asked for the time
+    /// only if the key is held, under the lock: it must not run foreign code.
     #[inline]
     pub fn get<P: Probe<K>, R>(
         &self,
         hash: u64,
         probe: &P,
-        now: u64,
+        now: impl FnOnce() -> u64,
         read: impl FnOnce(&V) -> R,
-        gone: &mut Leaving<K, V>,
-    ) -> Result<Option<R>, P::Error> {
-        let mut at = self.locate(fold(hash), probe)?;
-        Ok(at.shard.get(at.slot, now, read, gone))
+    ) -> Result<Read<K, V, R>, P::Error> {
+        self.at(fold(hash), probe, |shard, slot| shard.get(slot, now, read))
     }
 
     /// As `get`, and the value past its deadline too while its grace lasts.
@@ -133,10 +134,10 @@ impl<K, V> Cache<K, V> {
         probe: &P,
         now: u64,
         read: impl FnOnce(&V) -> R,
-        gone: &mut Leaving<K, V>,
-    ) -> Result<Option<Seen<R>>, P::Error> {
-        let mut at = self.locate(fold(hash), probe)?;
-        Ok(at.shard.get_stale(at.slot, now, read, gone))
+    ) -> Result<(Read<K, V, R>, bool), P::Error> {
+        self.at(fold(hash), probe, |shard, slot| {
+            shard.get_stale(slot, now, read)
+        })
     }
 
     /// As `get`, without counting a hit or a miss or keeping the entry longer.
@@ -147,8 +148,9 @@ impl<K, V> Cache<K, V> {
         now: u64,
         read: impl FnOnce(&V) -> R,
     ) -> Result<Option<R>, P::Error> {
-        let at = self.locate(fold(hash), probe)?;
-        Ok(at.slot.and_then(|slot| at.shard.peek(slot, now, read)))
+        self.at(fold(hash), probe, |shard, slot| {
+            shard.peek(slot?, now, read)
+        })
     }
 
     /// Takes in `entry`, the key of which is that of `probe`.
@@ -161,9 +163,9 @@ impl<K, V> Cache<K, V> {
         gone: &mut Leaving<K, V>,
     ) -> Result<(), P::Error> {
         let hash = fold(hash);
-        let mut at = self.locate(hash, probe)?;
-        at.shard.set(at.slot, hash, entry, now, gone);
-        Ok(())
+        self.at(hash, probe, |shard, slot| {
+            shard.set(slot, hash, entry, now, gone);
+        })
     }
 
     /// Takes in `entry` unless the key has a live value: then it comes back.
@@ -176,13 +178,14 @@ impl<K, V> Cache<K, V> {
         gone: &mut Leaving<K, V>,
     ) -> Result<Option<Entry<K, V>>, P::Error> {
         let hash = fold(hash);
-        let mut at = self.locate(hash, probe)?;
-        let live = at.slot.and_then(|slot| at.shard.peek(slot, now, |_| ()));
-        if live.is_some() {
-            return Ok(Some(entry));
-        }
-        at.shard.set(at.slot, hash, entry, now, gone);
-        Ok(None)
+        self.at(hash, probe, |shard, slot| {
+            let live = slot.and_then(|slot| shard.peek(slot, now, |_| ()));
+            if live.is_some() {
+                return Some(entry);
+            }
+            shard.set(slot, hash, entry, now, gone);
+            None
+        })
     }
 
     /// Gives a live entry a new deadline; whether there was one.
@@ -193,21 +196,21 @@ impl<K, V> Cache<K, V> {
         deadline: u64,
         now: u64,
     ) -> Result<bool, P::Error> {
-        let mut at = self.locate(fold(hash), probe)?;
-        let slot = at.slot;
-        Ok(slot.is_some_and(|slot| at.shard.set_deadline(slot, deadline, now)))
+        self.at(fold(hash), probe, |shard, slot| {
+            slot.is_some_and(|slot| shard.set_deadline(slot, deadline, now))
+        })
     }
 
-    /// Takes the entry out; whether it was live.
+    /// Takes the entry out; it was live unless its cause is `Expired`.
     pub fn delete<P: Probe<K>>(
         &self,
         hash: u64,
         probe: &P,
         now: u64,
-        gone: &mut Leaving<K, V>,
-    ) -> Result<bool, P::Error> {
-        let mut at = self.locate(fold(hash), probe)?;
-        Ok(at.slot.is_some_and(|slot| at.shard.delete(slot, now, gone)))
+    ) -> Result<Option<Gone<K, V>>, P::Error> {
+        self.at(fold(hash), probe, |shard, slot| {
+            slot.map(|slot| shard.delete(slot, now))
+        })
     }
 
     /// Takes out some of what has expired; `true` when shard `at` is done. For a
@@ -296,45 +299,46 @@ impl<K, V> Cache<K, V> {
         Ok(())
     }
 
-    /// The locked shard of a key, and its slot there: the protocol of the module.
+    /// Acts on the shard of a key and its slot there, under the lock, by the
+    /// protocol of the module.
     #[inline]
-    fn locate<P: Probe<K>>(&self, hash: u32, probe: &P) -> Result<Located<'_, K, V>, P::Error> {
+    fn at<P: Probe<K>, R>(
+        &self,
+        hash: u32,
+        probe: &P,
+        act: impl FnOnce(&mut Shard<K, V>, Option<u32>) -> R,
+    ) -> Result<R, P::Error> {
         let lock = self.shard_of(hash);
-        let shard = lock.lock();
-        let slot = match shard.find(hash, probe, &[]) {
-            Lookup::Found(slot) => Some(slot),
-            Lookup::Absent => None,
-            Lookup::Unsure(key) => {
-                drop(shard);
-                return Self::locate_asking(lock, hash, probe, key);
-            }
+        let mut shard = lock.lock();
+        let unsure = match shard.find(hash, probe, &[]) {
+            Lookup::Found(slot) => return Ok(act(&mut shard, Some(slot))),
+            Lookup::Absent => return Ok(act(&mut shard, None)),
+            Lookup::Unsure(key) => key,
         };
-        let asked = Vec::new();
-        Ok(Located { shard, slot, asked })
+        drop(shard);
+        Self::at_asking(lock, hash, probe, unsure, act)
     }
 
     /// Asks about one held key after the other, never under the lock.
     #[cold]
-    fn locate_asking<'a, P: Probe<K>>(
-        lock: &'a Mutex<Shard<K, V>>,
+    fn at_asking<P: Probe<K>, R>(
+        lock: &Mutex<Shard<K, V>>,
         hash: u32,
         probe: &P,
         mut unsure: K,
-    ) -> Result<Located<'a, K, V>, P::Error> {
+        act: impl FnOnce(&mut Shard<K, V>, Option<u32>) -> R,
+    ) -> Result<R, P::Error> {
+        // Outlives every guard: the last handle on a key may be the one in here.
         let mut asked = Vec::new();
         loop {
             let equal = probe.ask(&unsure)?;
             asked.push((unsure, equal));
-            let shard = lock.lock();
-            let slot = match shard.find(hash, probe, &asked) {
-                Lookup::Found(slot) => Some(slot),
-                Lookup::Absent => None,
-                Lookup::Unsure(key) => {
-                    unsure = key;
-                    continue;
-                }
+            let mut shard = lock.lock();
+            unsure = match shard.find(hash, probe, &asked) {
+                Lookup::Found(slot) => return Ok(act(&mut shard, Some(slot))),
+                Lookup::Absent => return Ok(act(&mut shard, None)),
+                Lookup::Unsure(key) => key,
             };
-            return Ok(Located { shard, slot, asked });
         }
     }
 
@@ -342,15 +346,6 @@ impl<K, V> Cache<K, V> {
         let at = (u64::from(hash) * self.shards.len() as u64) >> 32;
         &self.shards[at as usize]
     }
-}
-
-/// Where a key is, or would be. The fields are dropped in this order: the lock
-/// is let go of before the handles on keys, the last of which may be these.
-struct Located<'a, K, V> {
-    shard: MutexGuard<'a, Shard<K, V>>,
-    slot: Option<u32>,
-    #[allow(dead_code)] // held for its drop alone
-    asked: Vec<(K, bool)>,
 }
 
 /// 64 bits of a caller's hash, however poor, as 32 good ones.

@@ -18,6 +18,8 @@ mod own;
 mod place;
 mod portable;
 mod procfs;
+#[cfg(all(test, not(feature = "loom")))]
+mod properties;
 mod reading;
 mod sampler;
 mod service;

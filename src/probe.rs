@@ -22,7 +22,7 @@ pub use answer::{Answer, Request};
 pub use board::{Board, Health, LivenessGuard, MetricsSource, News, Verdict};
 pub use desk::{Capture, Desk, Report, Task};
 pub use dump::{StackSignal, free_signal};
-pub use family::{Family, FamilyError, Kind, Series, Value};
+pub use family::{Family, FamilyError, Kind, Labels, Value};
 pub use heart::{Heart, Hearts, Identity};
 pub use listener::BindError;
 pub use server::{Limits, Server};

@@ -1,6 +1,7 @@
 """Background tasks that an application owns; reload; systemd's notifications."""
 
 import asyncio
+import logging
 import math
 import socket
 import sys
@@ -10,6 +11,7 @@ import pytest
 import virtual_time
 from mtaio.app import Application, ExitCode
 from mtaio.exceptions import ApplicationError
+from mtaio.logging import AsyncFileHandler
 
 
 class Health:
@@ -174,6 +176,27 @@ def test_a_reload_calls_every_callback_and_tells_of_one_that_raises():
 
     assert virtual_time.run(main()) == {"OSError": 1}
     assert journal == ["second"]
+
+
+async def test_a_reload_reopens_the_logs(tmp_path):
+    handler = AsyncFileHandler(tmp_path / "app.log")
+    logger = logging.getLogger("mtaio.tests.reload")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        logger.info("before")
+        await handler.flush()
+        (tmp_path / "app.log").rename(tmp_path / "moved.log")
+
+        async with Application() as app:
+            await app.reload()
+        logger.info("after")
+    finally:
+        logger.removeHandler(handler)
+        await handler.aclose()
+
+    assert (tmp_path / "moved.log").read_text() == "before\n"
+    assert (tmp_path / "app.log").read_text() == "after\n"
 
 
 @pytest.fixture

@@ -434,8 +434,7 @@ def test_a_hook_that_refers_to_its_cache_is_freed():
             """A bound method can't be cleared, so the cache must let go of it."""
 
     def hook(*_):
-        """Refers to itself and so to the cache that holds it."""
-        return hook  # noqa: F821  # deleted below, on purpose
+        """Refers to the cache that holds it."""
 
     hook.cache = Watched(on_evicted=hook)
     alive = weakref.ref(hook.cache)

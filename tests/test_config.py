@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +144,40 @@ def test_every_setting_has_a_variable_that_explains_it():
     assert len(listed) == len(dataclasses.fields(Settings))
     assert listed["MTAIO_CACHE_TTL"].default == 300.0
     assert all(each.accepts and each.meaning for each in listed.values())
+
+
+def test_a_file_sets_what_the_environment_does_not(tmp_path):
+    file = tmp_path / "settings.env"
+    file.write_text(
+        "# ours\n\nMTAIO_RATE_LIMIT = 7\nMTAIO_MAX_WORKERS=8\n"
+        'MTAIO_LOG_FILE="/var/log/a b.log"\n'
+    )
+    environ = {"MTAIO_SETTINGS_FILE": str(file), "MTAIO_MAX_WORKERS": "3"}
+
+    settings = Settings.from_env(environ)
+
+    assert (settings.rate_limit, settings.max_workers) == (7.0, 3)
+    assert settings.log_file == "/var/log/a b.log"
+
+
+def test_faults_of_the_file_are_reported_with_all_others(tmp_path):
+    file = tmp_path / "settings.env"
+    file.write_text("MTAIO_ZEBRA=1\nMTAIO_RATE_LIMIT=fast\nnothing\n")
+    environ = {"MTAIO_SETTINGS_FILE": str(file), "MTAIO_CACHE_SIZE": "0"}
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environ)
+
+    assert len(caught.value.faults) == 4
+    assert f"{file}:1 must set a known variable" in str(caught.value)
+    assert f"{file}:3 must set a known variable" in str(caught.value)
+    with pytest.raises(SettingsError, match="must name a readable file"):
+        Settings.from_env({"MTAIO_SETTINGS_FILE": str(tmp_path / "missing")})
+
+
+def test_the_documented_table_is_what_the_code_reads():
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+
+    assert config.as_markdown() in page.read_text("utf-8"), (
+        "write it anew: python .ci/settings.py"
+    )

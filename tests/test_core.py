@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import gc
 import itertools
 import threading
 import time
@@ -554,31 +553,6 @@ async def test_leaving_waits_for_threads():
     assert finished.is_set()
     with pytest.raises(ExecutionError, match="executor was closed"):
         await waiting
-
-
-async def test_nothing_of_a_call_is_kept():
-    class Item:
-        alive = 0
-
-        def __init__(self):
-            Item.alive += 1
-
-        def __del__(self):
-            Item.alive -= 1
-
-    async def fail(item):
-        raise ValueError
-
-    executor = TaskExecutor(2)
-    gc.disable()
-    try:
-        with pytest.raises(ValueError):
-            await executor.map(fail, (Item() for _ in range(5)))
-        await asyncio.sleep(0)
-        gc.collect()
-        assert Item.alive == 0
-    finally:
-        gc.enable()
 
 
 async def test_priority_queue_gives_the_lowest_first_and_equals_in_order():

@@ -9,6 +9,7 @@ and the loop was told of nothing but failures that met the cancellation.
 import asyncio
 import gc
 import itertools
+import weakref
 from contextlib import aclosing
 
 import pytest
@@ -163,6 +164,7 @@ async def emit(work):
     emitter = EventEmitter()
     emitter.on("e")(lambda event: work())
     emitter.once("*")(lambda event: work(1))
+    emitter.on_error(lambda event, error: None)
     await emitter.emit("e")
 
 
@@ -217,5 +219,71 @@ def test_cancelled_after_any_turn_nothing_is_left(case, times):
     assert turns > 5
 
 
-def test_cancelled_at_the_first_instant_is_covered():
-    assert virtual_time.run(cancel_after(0, manager))
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda work: TimeoutManager(1).run(work),
+        lambda work: TaskExecutor(1).run(work, timeout=1),
+        lambda work: TaskExecutor(1).gather(work, work),
+    ],
+    ids=["TimeoutManager.run", "TaskExecutor.run", "TaskExecutor.gather"],
+)
+async def test_a_call_dropped_before_its_first_step_closes_what_it_was_given(call):
+    # A warning of "never awaited" would be an error here.
+    work = Work()
+    task = asyncio.create_task(call(work()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    call(work()).close()
+
+    assert work.begun == 0
+
+
+class Local:
+    """Stands for what the code inside holds: a connection, a large body."""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("end", ["result", "error", "cancellation"])
+def test_what_the_code_inside_held_is_freed_at_once(case, end):
+    # Reference cycles (an error holds its frames) would keep it until the
+    # collector comes, so the collector is off.
+    held = []
+
+    async def work(turns=0):
+        local = Local()
+        held.append(weakref.ref(local))
+        await asyncio.sleep(0)
+        if end == "cancellation":
+            await asyncio.sleep(0.2)
+        if end == "error":
+            raise KeyError(turns)
+
+    async def main():
+        work.other = None
+        # Else the log, which pytest keeps, holds what is reported.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        task = asyncio.create_task(case(work))
+        await asyncio.sleep(0.1)
+        if end == "cancellation":
+            task.cancel()
+        await asyncio.wait([task])
+        if work.other is not None:
+            await asyncio.wait([work.other])
+            work.other = None
+        if not task.cancelled():
+            task.exception()
+        del task
+        await asyncio.sleep(0)
+        return [ref for ref in held if ref() is not None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        kept = virtual_time.run(main())
+    finally:
+        gc.enable()
+
+    assert held or case is stream_left_early
+    assert kept == []

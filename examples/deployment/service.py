@@ -12,8 +12,15 @@ from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.exceptions import ApplicationError, RateLimitError
-from mtaio.health import HealthMonitor
+from mtaio.health import (
+    HealthMonitor,
+    cache_loads,
+    log_writer,
+    loop_lag,
+    saturation,
+)
 from mtaio.logging import AsyncFileHandler
+from mtaio.monitoring import ProbeServer
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from .figures import Figures
@@ -32,7 +39,9 @@ class Deployment:
     """Items that are dear to make, served through limits from a cache."""
 
     def __init__(self, settings: Settings, log: AsyncFileHandler) -> None:
+        self.probes = ProbeServer(settings.probe_host, settings.probe_port)
         self.health = HealthMonitor(
+            probes=self.probes,
             cpu_threshold=settings.cpu_threshold,
             memory_threshold=settings.memory_threshold,
         )
@@ -60,6 +69,8 @@ class Deployment:
             log=log,
             load=self.load,
         )
+        self.app.on_reload(reload_settings)
+        self._add_checks(log)
         self._add_components()
 
     async def run(self) -> ExitCode:
@@ -69,6 +80,7 @@ class Deployment:
         logger.info("started on port %d", self.server.port)
         root = f"http://127.0.0.1:{self.server.port}"
         print(f"serving {root}/items/1 and {root}/health", flush=True)
+        print(f"probes at {self.probes.url}/livez /readyz /metrics", flush=True)
         code = await self.app.run()
         logger.info("stopped: %s", code.name)
         return code
@@ -85,8 +97,15 @@ class Deployment:
         """Clients are better told to go elsewhere."""
         return self.app.phase is not Phase.READY
 
+    def _add_checks(self, log: AsyncFileHandler) -> None:
+        self.health.check("loop", critical=False)(loop_lag(self.health.monitor))
+        self.health.check("log", critical=False)(log_writer(log))
+        self.health.check("limiter", critical=False)(saturation(self.limiter))
+        self.health.check("cache", critical=False)(cache_loads(self.cache))
+
     def _add_components(self) -> None:
-        self.app.add("health", self.health)
+        self.app.add("probes", self.probes)
+        self.app.add("health", self.health, depends_on=["probes"])
         self.app.add("executor", self.executor)
         self.app.add("cache", self.cache)
         self.app.add("server", self.server, depends_on=["executor", "cache", "health"])
@@ -139,6 +158,11 @@ def setup_logging(settings: Settings) -> AsyncFileHandler:
     logger.setLevel(settings.log_level)
     logger.addHandler(handler)
     return handler
+
+
+def reload_settings() -> None:
+    """At SIGHUP: what can change without a restart."""
+    logger.setLevel(Settings.from_env().log_level)
 
 
 async def deploy(settings: Settings) -> ExitCode:

@@ -4,7 +4,7 @@ import asyncio
 import collections
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 from .exceptions import AlertError
@@ -55,15 +55,25 @@ class Listener:
         told.__cause__ = error
         logger.error("%s: %r", told, self.callback, exc_info=told)
 
-    async def finish(self, within: float) -> None:
-        """Wait for what is under way; cancel and report it if it takes longer."""
-        task = self._task
-        if task is None or task.done() or task is asyncio.current_task():
-            return
-        _, late = await asyncio.wait([task], timeout=within)
-        if late:
-            task.cancel()
-            await asyncio.wait([task], timeout=within)
-            logger.error(
-                "alert callback %r did not end within %s s", self.callback, within
-            )
+    @property
+    def delivery(self) -> asyncio.Task[None] | None:
+        """The call under way, if any."""
+        return self._task if self._task and not self._task.done() else None
+
+
+async def finish(listeners: Iterable[Listener], within: float) -> None:
+    """Wait for calls under way, that long in all; then cancel and report them."""
+    asking = asyncio.current_task()  # may be a callback itself
+    busy = {
+        one.delivery: one.callback
+        for one in listeners
+        if one.delivery and one.delivery is not asking
+    }
+    if not busy:
+        return
+    _, late = await asyncio.wait(busy, timeout=within)
+    for task in late:
+        task.cancel()
+        logger.error("alert callback %r did not end within %s s", busy[task], within)
+    if late:
+        await asyncio.wait(late, timeout=within)

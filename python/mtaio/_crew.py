@@ -81,8 +81,12 @@ class Crew:
     async def only(self, work: Coroutine[Any, Any, T]) -> T:
         """Run one task and return its result; else raise as `join` does."""
         task = self.start(work)
-        await self.join()
-        return task.result()
+        try:
+            await self.join()
+            return task.result()
+        finally:
+            # An error holds this frame by its traceback: no cycle through it.
+            del task
 
     def close(self, reason: str) -> None:
         """Cancel every task; the caller gets `reason` as an `ExecutionError`."""
@@ -108,9 +112,12 @@ class Crew:
             BaseExceptionGroup: Several failed.
         """
         cancelled = await self._outlast()
-        if cancelled is not None:
-            self._report_lost()
-            raise cancelled
+        try:
+            if cancelled is not None:
+                self._report_lost()
+                raise cancelled
+        finally:
+            del cancelled
         if self._reason is not None and not self.errors:
             raise ExecutionError(self._reason)
         self._surface()
@@ -123,20 +130,26 @@ class Crew:
         self.stop()
         cancelled = await self._outlast()
         self._report_lost()
-        if cancelled is not None:
-            raise cancelled
+        try:
+            if cancelled is not None:
+                raise cancelled
+        finally:
+            del cancelled
 
     async def _outlast(self) -> asyncio.CancelledError | None:
         """Wait until no task runs; return the caller's cancellation meanwhile."""
         cancelled = None
-        while self._tasks:
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self.stop()
-        return cancelled
+        try:
+            while self._tasks:
+                self._waiter = self.loop.create_future()
+                try:
+                    await self._waiter
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self.stop()
+            return cancelled
+        finally:
+            del cancelled
 
     async def ended(self) -> None:
         """Wait until no other task runs; for whoever isn't the caller."""
@@ -154,7 +167,6 @@ class Crew:
             if errors:
                 raise errors[0]
         finally:
-            # An error holds this frame by its traceback: no cycle through it.
             del errors
 
     def _report_lost(self) -> None:

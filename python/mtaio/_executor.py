@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
 )
@@ -22,7 +23,15 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 from . import _rust
 from ._crew import Crew
 from ._stream import ResultStream, Source
-from ._work import Progress, discard, itself, prepared, worker_count, zipped
+from ._work import (
+    Owned,
+    Progress,
+    cancel_futures,
+    itself,
+    prepared,
+    worker_count,
+    zipped,
+)
 from .exceptions import ExecutionError
 from .resources import ConcurrencyLimiter, TimeoutManager
 
@@ -92,7 +101,9 @@ class TaskExecutor:
         """The most tasks of one call at a time."""
         return self._max_workers
 
-    async def run(self, coro: Awaitable[T], *, timeout: float | None = None) -> T:
+    def run(
+        self, coro: Awaitable[T], *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, T]:
         """Await one coroutine as a task of this executor, once there is a place.
 
         First come, first served. A `run` inside a `run` shares its place.
@@ -107,16 +118,20 @@ class TaskExecutor:
             TypeError, ValueError: `coro` can't be awaited, or `timeout` is no
                 such number.
         """
-        with self._crew((coro,)) as crew:
-            if not inspect.isawaitable(coro):
-                raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
-            work = self._in_place(coro)
-            try:
+        owned = Owned(coro)
+        if not inspect.isawaitable(coro):
+            raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
+        if timeout is not None:
+            timeout = _rust.non_negative("timeout", timeout)
+        return self._run(coro, owned, timeout)
+
+    async def _run(self, coro: Awaitable[T], owned: Owned, timeout: float | None) -> T:
+        try:
+            with self._crew() as crew:
+                work = self._in_place(coro)
                 return await crew.only(self._timeouts.run(work, timeout=timeout))
-            finally:
-                # Refused, or cancelled before its first step: never touched.
-                work.close()
-                discard((coro,))
+        finally:
+            owned.close()
 
     async def _in_place(self, coro: Awaitable[T]) -> T:
         held = _held.get()
@@ -128,30 +143,30 @@ class TaskExecutor:
             return await coro
 
     @overload
-    async def gather(
+    def gather(
         self,
         *awaitables: Awaitable[T],
         limit: int | None = None,
         return_exceptions: Literal[False] = False,
         on_progress: Progress | None = None,
-    ) -> list[T]: ...
+    ) -> Coroutine[Any, Any, list[T]]: ...
 
     @overload
-    async def gather(
+    def gather(
         self,
         *awaitables: Awaitable[T],
         limit: int | None = None,
         return_exceptions: bool,
         on_progress: Progress | None = None,
-    ) -> list[T | BaseException]: ...
+    ) -> Coroutine[Any, Any, list[T | BaseException]]: ...
 
-    async def gather(
+    def gather(
         self,
         *awaitables: Awaitable[Any],
         limit: int | None = None,
         return_exceptions: bool = False,
         on_progress: Progress | None = None,
-    ) -> list[Any]:
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Await all, few at a time; return their results in order.
 
         Coroutines that are not reached, or refused, are closed.
@@ -167,18 +182,30 @@ class TaskExecutor:
             ExecutionError: The executor is closed, or was meanwhile.
             TypeError, ValueError: `limit` is not an int >= 1.
         """
-        remaining = iter(awaitables)
+        owned = Owned(*awaitables)
+        worker_count(self._max_workers, limit, (awaitables,))
+        return self._gather(owned, limit, return_exceptions, on_progress)
+
+    async def _gather(
+        self,
+        owned: Owned,
+        limit: int | None,
+        return_exceptions: bool,
+        on_progress: Progress | None,
+    ) -> list[Any]:
+        remaining = iter(owned.awaitables)
         try:
             results: list[Any] = await self.map(
                 itself,
-                remaining if on_progress is None else awaitables,
+                remaining if on_progress is None else owned.awaitables,
                 limit=limit,
                 return_exceptions=return_exceptions,
                 on_progress=on_progress,
             )
             return results
         finally:
-            discard(remaining)
+            owned.close()
+            cancel_futures(remaining)
 
     @overload
     async def map(
@@ -434,10 +461,9 @@ class TaskExecutor:
         return self._threads
 
     @contextmanager
-    def _crew(self, owned: Iterable[object] = ()) -> Iterator[Crew]:
+    def _crew(self) -> Iterator[Crew]:
         """One call's tasks, which closing the executor stops."""
         if self._closed:
-            discard(owned)
             raise ExecutionError("the executor is closed")
         crew = Crew()
         self._crews.add(crew)
@@ -483,16 +509,20 @@ async def _fill(
 ) -> None:
     """Take items until there are none; each result goes to its item's place."""
     me, clock = object(), time.monotonic
-    with crew:
-        if clock() > crew.deadline:
-            await crew.pause()
-        for arguments in source:
-            place = len(results)
-            results.append(None)
-            crew.current = me
-            results[place] = await work(*arguments)
-            if crew.current is me:
-                if clock() > crew.deadline:
-                    await crew.pause()
-            elif crew.stopping:
-                return
+    try:
+        with crew:
+            if clock() > crew.deadline:
+                await crew.pause()
+            for arguments in source:
+                place = len(results)
+                results.append(None)
+                crew.current = me
+                results[place] = await work(*arguments)
+                if crew.current is me:
+                    if clock() > crew.deadline:
+                        await crew.pause()
+                elif crew.stopping:
+                    return
+    finally:
+        # An error among them holds this frame by its traceback: no such cycle.
+        del results

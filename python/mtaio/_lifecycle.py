@@ -13,6 +13,7 @@ from ._components import Component, Components, Step, call, lifetime
 from ._errors import HandlesErrors, Reports
 from ._inflight import Inflight, Request
 from ._notify import Notifier
+from ._reload import reopen_logs
 from ._signals import handled
 from ._tasks import BackgroundTasks, Spec, Work
 from .exceptions import ApplicationError, ShutdownError, StartupError
@@ -274,9 +275,12 @@ class Lifecycle:
         await asyncio.shield(self._stopping)
 
     async def reload(self) -> None:
-        """Call what `on_reload` registered; one that raises is told, the rest go on."""
+        """Reopen the logs, then call what `on_reload` registered.
+
+        A callback that raises is told to the error handler; the others go on.
+        """
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        for callback in self._reloads:
+        for callback in (reopen_logs, *self._reloads):
             try:
                 await call(callback)
             except Exception as error:  # noqa: BLE001 - told; the others go on

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Self
 
 from . import _rust
 
@@ -30,7 +31,7 @@ class JsonFormatter(_rust.JsonFormat, logging.Formatter):
 
     def __new__(
         cls, keys: Mapping[str, str] | None = None, *, extra: bool = True
-    ) -> "JsonFormatter":
+    ) -> Self:
         if not isinstance(extra, bool):
             raise TypeError(f"extra must be True or False, got {extra!r}")
         if keys is None:
@@ -48,4 +49,5 @@ class JsonFormatter(_rust.JsonFormat, logging.Formatter):
     def __init__(
         self, keys: Mapping[str, str] | None = None, *, extra: bool = True
     ) -> None:
+        del keys, extra  # `__new__` took them
         logging.Formatter.__init__(self)

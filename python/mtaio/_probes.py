@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -96,6 +97,7 @@ class ProbeServer:
         )
         self._board = _rust.ProbeBoard()
         self._thread: _rust.ProbeThread | None = None
+        self._starting = threading.Lock()
         _servers.add(self)
 
     def start(self) -> None:
@@ -104,15 +106,16 @@ class ProbeServer:
         Raises:
             ProbeError: The address can't be listened on; the message names it.
         """
-        if self._thread is None:
-            self._thread = _rust.ProbeThread(
-                self._board,
-                self._host,
-                self._asked_port,
-                max_connections=self._max_connections,
-                max_header_bytes=self._max_header_bytes,
-                header_timeout=self._header_timeout,
-            )
+        with self._starting:
+            if self._thread is None:
+                self._thread = _rust.ProbeThread(
+                    self._board,
+                    self._host,
+                    self._asked_port,
+                    max_connections=self._max_connections,
+                    max_header_bytes=self._max_header_bytes,
+                    header_timeout=self._header_timeout,
+                )
 
     def stop(self, timeout: float = 2.0) -> None:
         """Stop serving and free the port; no effect when it doesn't serve.
@@ -243,14 +246,9 @@ class ProbeServer:
         """
         return self._board.answer(method, path, accept)
 
-    def _before_fork(self) -> None:
-        self._board.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._board.after_fork()
-
     def _after_fork_in_child(self) -> None:
-        self._board.after_fork()
+        self._board.after_fork_in_child()
+        self._starting = threading.Lock()  # another thread may have held it
         if self._thread is not None:
             self._thread.forget()
             self._thread = None
@@ -382,17 +380,10 @@ def _samples(kind: str, value: Any) -> Iterator[tuple[str, dict[str, str], float
     yield "_sum", {}, value.sum
 
 
-def _each(step: str) -> Callable[[], None]:
-    def run() -> None:
-        for server in list(_servers):
-            getattr(server, step)()
-
-    return run
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        server._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(
-        before=_each("_before_fork"),
-        after_in_parent=_each("_after_fork_in_parent"),
-        after_in_child=_each("_after_fork_in_child"),
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -35,15 +35,11 @@ class ResultStream(Generic[T]):
         ordered: bool,
     ) -> None:
         self._crew = crew
+        self._source = source
         self._func = func
         self._window = window
         self._ordered = ordered
         self._reading = asyncio.Lock()
-        self._take: Callable[[], Awaitable[Arguments | None]]
-        if isinstance(source, AsyncIterator):
-            self._take = partial(self._take_async, source)
-        else:
-            self._take = partial(self._take_sync, source)
         self._taken = self._handed = 0
         self._come: deque[T] = deque()
         # Results that wait for an earlier one, by the item's number.
@@ -66,6 +62,9 @@ class ResultStream(Generic[T]):
         except BaseException:
             await self._crew.abandon()
             raise
+        finally:
+            # The crew and this would keep each other alive.
+            self._crew.changed = None
         await self._crew.join()
 
     def _hand_over(self) -> T:
@@ -78,10 +77,15 @@ class ResultStream(Generic[T]):
 
     async def _work(self) -> None:
         crew, me, clock = self._crew, object(), time.monotonic
+        take: Callable[[], Awaitable[Arguments | None]]
+        if isinstance(self._source, AsyncIterator):
+            take = partial(self._take_async, self._source)
+        else:
+            take = partial(self._take_sync, self._source)
         with crew:
             if clock() > crew.deadline:
                 await crew.pause()
-            while (arguments := await self._take()) is not None:
+            while (arguments := await take()) is not None:
                 number = self._taken
                 self._taken += 1
                 crew.current = me

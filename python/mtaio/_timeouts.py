@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from . import _rust
 from .exceptions import TimeoutError, TimeoutGroupError
@@ -112,7 +112,7 @@ class TimeoutManager:
         # The identity test spares the common case a slow protocol check.
         if type(coro) is not CoroutineType and not inspect.isawaitable(coro):
             raise TypeError(f"coro must be awaitable, got {coro!r:.80}")
-        return _bounded(coro, limit)
+        return _bounded(_Owned(coro), limit)
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,11 +124,28 @@ class TimeoutManager:
         return f"TimeoutManager(default_timeout={self._default})"
 
 
-async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
+class _Owned(Generic[T]):
+    """An awaitable given to us; if a coroutine, it will surely be closed.
+
+    A call's own coroutine may be dropped before its first step, its task having
+    been cancelled by then, and what it was given with it: that is no coroutine
+    the user forgot to await, and must not be warned about as one.
+    """
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self.awaitable = awaitable
+
+    def __del__(self) -> None:
+        _close(self.awaitable)
+
+
+async def _bounded(owned: _Owned[T], limit: float | None) -> T:
     scope = _open(limit)
     await scope.__aenter__()
     try:
-        result = await coro
+        result = await owned.awaitable
     except BaseException as error:
         # Only `__aexit__` itself raises for this limit, so a TimeoutError of
         # the body can't be mistaken for it.
@@ -136,6 +153,9 @@ async def _bounded(coro: Awaitable[T], limit: float | None) -> T:
             await scope.__aexit__(type(error), error, error.__traceback__)
         except builtins.TimeoutError:
             raise TimeoutError(_message(limit)) from error
+        finally:
+            # It holds the task, whose error holds this frame: no such cycle.
+            del scope
         raise
     await scope.__aexit__(None, None, None)
     return result
@@ -280,13 +300,14 @@ class TimeoutGroup:
         self._scope: asyncio.Timeout | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._failures: list[BaseException] = []
-        self._aborting = self._collecting = self._leaving = False
+        self._entered = self._aborting = self._collecting = self._leaving = False
 
     async def __aenter__(self) -> Self:
-        if self._scope is not None:
+        if self._entered:
             raise RuntimeError("this TimeoutGroup was already entered")
-        self._scope = _open(self._timeout)
-        await self._scope.__aenter__()
+        scope = _open(self._timeout)
+        await scope.__aenter__()
+        self._scope, self._entered = scope, True
         return self
 
     def create_task(
@@ -313,19 +334,17 @@ class TimeoutGroup:
             limit = _seconds("timeout", timeout)
             if not asyncio.iscoroutine(coro):
                 raise TypeError(f"coro must be a coroutine, got {coro!r:.80}")
-            if self._scope is None:
+            if not self._entered:
                 raise TimeoutGroupError("the group is not entered: it takes no task")
             if self._aborting or (self._leaving and not self._running()):
                 raise TimeoutGroupError("the group has ended: it takes no task")
         except BaseException:
             _close(coro)
             raise
-        body = coro if limit is None else _bounded(coro, limit)
+        body = coro if limit is None else _bounded(_Owned(coro), limit)
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
-        # Cancelled before its first step, the task never touches `coro`.
-        task.add_done_callback(lambda _: coro.close())
         return task
 
     async def gather(self, *, return_exceptions: bool = False) -> list[Any]:
@@ -354,6 +373,7 @@ class TimeoutGroup:
             self._abort()
         stopped = await self._join()
         leaving = error if error is not None else stopped
+        del stopped
         try:
             await self._scope.__aexit__(
                 type(leaving) if leaving else None, leaving, trace
@@ -362,34 +382,53 @@ class TimeoutGroup:
             if not self._failures:
                 raise TimeoutGroupError(_message(self._timeout)) from leaving
             leaving = None
-        self._surface(error, leaving)
+        finally:
+            # It holds the task, whose error may hold this group: no such cycle.
+            self._scope = None
+        try:
+            self._surface(error, leaving)
+        finally:
+            del error, leaving
 
     async def _join(self) -> BaseException | None:
         """Wait until no task runs; return the cancellation that came meanwhile."""
         stopped = None
-        while running := self._running():
-            try:
-                await asyncio.wait(running)
-            except asyncio.CancelledError as error:
-                stopped = error
-                self._abort()
-        return stopped
+        try:
+            while running := self._running():
+                try:
+                    await asyncio.wait(running)
+                except asyncio.CancelledError as error:
+                    stopped = error
+                    self._abort()
+            return stopped
+        finally:
+            del stopped
 
     def _surface(
         self, error: BaseException | None, leaving: BaseException | None
     ) -> None:
         """Raise what leaving must raise, if it isn't simply the block's `error`."""
-        if isinstance(leaving, asyncio.CancelledError):
-            if leaving is not error:
-                raise leaving
-            return
         failures = [f for f in self._failures if f is not error]
+        if failures or error is not None or leaving is not None:
+            # What is raised holds this group by its traceback: no cycle.
+            self._failures, self._tasks = [], []
+        if isinstance(leaving, asyncio.CancelledError):
+            try:
+                if leaving is not error:
+                    raise leaving
+                return
+            finally:
+                del failures, error, leaving
         if error is not None and not isinstance(error, asyncio.CancelledError):
             failures.insert(0, error)
-        if len(failures) > 1:
-            raise BaseExceptionGroup("several tasks of the group failed", failures)
-        if failures and failures[0] is not error:
-            raise failures[0]
+        try:
+            if len(failures) > 1:
+                message = "several tasks of the group failed"
+                raise BaseExceptionGroup(message, failures)
+            if failures and failures[0] is not error:
+                raise failures[0]
+        finally:
+            del failures, error, leaving
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self._collecting:
@@ -427,6 +466,7 @@ def _message(limit: float | None) -> str:
 
 
 def _close(coro: object) -> None:
-    """Close a refused coroutine: nobody else has it to await it."""
-    if isinstance(coro, Coroutine):
+    """Close `coro` if it is a coroutine; nobody else has it to await it."""
+    # Nearly always true, and the check of the protocol is slow.
+    if type(coro) is CoroutineType or isinstance(coro, Coroutine):
         coro.close()

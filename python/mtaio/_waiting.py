@@ -18,6 +18,7 @@ class Line(Protocol):
     def _leave(self, ticket: int) -> None: ...
     def _drop_lane(self, lane: int) -> None: ...
     def _serve(self) -> list[int]: ...
+    def _is_tight(self) -> bool: ...
     def _collect(self, lane: int) -> list[tuple[int, int]]: ...
     def _due_ns(self, lane: int) -> int | None: ...
 
@@ -32,7 +33,8 @@ class LoopTimer:
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
 
-    def set(self, ns: int) -> None:
+    def set(self, ns: int, early: bool = False) -> None:
+        del early
         self.clear()
         # A wait of centuries is looked at again after a day.
         delay = min(ns / 1e9, 86400.0)
@@ -53,10 +55,15 @@ class AlarmTimer:
         self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
     ) -> None:
         self._loop = loop
+        self._callback = callback
         self._alarm = _rust.Alarm()
-        loop.add_reader(self._alarm.fileno(), callback)
+        loop.add_reader(self._alarm.fileno(), self._fired)
         self.set = self._alarm.set
         self.clear = self._alarm.clear
+
+    def _fired(self) -> None:
+        self._alarm.fired()
+        self._callback()
 
     def close(self) -> None:
         if not self._loop.is_closed():
@@ -66,7 +73,7 @@ class AlarmTimer:
 class NoTimer:
     """For limits that time does not lift."""
 
-    def set(self, ns: int) -> None:
+    def set(self, ns: int, early: bool = False) -> None:
         """Nothing is ever due."""
 
     def clear(self) -> None:
@@ -127,15 +134,18 @@ class Lane:
         if not self._nudged:
             self._nudged = True
             try:
-                self.loop.call_soon_threadsafe(self._tend)
+                self.loop.call_soon_threadsafe(self._answer)
             except RuntimeError:  # Closed since we asked.
                 return False
         return True
 
+    def _answer(self) -> None:
+        # Before tending: what comes later must nudge again.
+        self._nudged = False
+        self._tend()
+
     def collect(self, line: Line) -> bool:
         """Wake those granted. False if one was gone and its tokens given back."""
-        # Before asking: a grant that comes later must nudge again.
-        self._nudged = False
         whole = True
         for ticket, taken_ns in line._collect(self.number):
             # A ticket stays here until its waiter has left the line.
@@ -152,7 +162,7 @@ class Lane:
         if due is None:
             self.timer.clear()
         else:
-            self.timer.set(due)
+            self.timer.set(due, line._is_tight())
 
 
 class Lanes:

@@ -10,10 +10,10 @@ import os
 import queue
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from traceback import StackSummary, walk_stack
+from types import TracebackType
 from typing import Self
 
 from . import _rust
@@ -28,6 +28,8 @@ _BEATS = 4
 _LONGEST_PERIOD = 0.25
 # What `stop` grants a callback that is being run.
 _JOIN_SECONDS = 1.0
+
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 OnStall = Callable[[StallReport], object]
 
@@ -49,7 +51,9 @@ class Watchdog:
     second, CPython's `faulthandler` writes it from a signal handler on a signal
     nobody uses (Linux only; elsewhere the report has no stack). Its limits are
     then `faulthandler`'s: 100 threads, 100 frames each, no source lines, and a
-    remote risk of a crash if the interpreter is released just then.
+    remote risk of a crash if the interpreter is released just then. On
+    free-threaded builds that is the only way, `all_threads` is not had, and the
+    signal goes to the stalled thread, whose system call it interrupts.
 
     Feed it to a `ProbeServer` by `add_watchdog` for metrics and `/livez`.
 
@@ -186,17 +190,32 @@ class Watchdog:
         pulse.stop()
 
     def _capture(self, key: int) -> str | None:
-        """Return the stack of the loop with that heart; None if it doesn't run."""
+        """Return the stack of the loop with that heart; None if it doesn't run.
+
+        Empty on free-threaded builds: there `sys._current_frames` stops all
+        threads and would wait for one that is stuck in C, so the signal does it.
+        """
         pulse = self._pulses.get(key)
         if pulse is None or not pulse.loop.is_running():
             if pulse is not None and pulse.loop.is_closed():
                 self._drop(pulse)
             return None
-        frames = sys._current_frames()
-        if self._all_threads:
-            return "\n".join(_titled(*item) for item in frames.items())
-        frame = frames.get(pulse.thread_ident)
-        return "" if frame is None else "".join(traceback.format_stack(frame))
+        if _FREE_THREADED:
+            return ""
+        # All lines first, their source text later: reading files lets other
+        # threads run on.
+        stacks = {
+            ident: StackSummary.extract(walk_stack(frame), lookup_lines=False)
+            for ident, frame in sys._current_frames().items()
+            if self._all_threads or ident == pulse.thread_ident
+        }
+        if not self._all_threads:
+            return "".join(_lines(s) for s in stacks.values())
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return "\n".join(
+            f"Thread {names.get(ident, '?')} (0x{ident:016x}):\n{_lines(stack)}"
+            for ident, stack in stacks.items()
+        )
 
     def _tell(self, report: StallReport) -> None:
         callback = self._on_recovery if report.ended else self._on_stall
@@ -206,7 +225,7 @@ class Watchdog:
             logger.exception("watchdog callback %r failed on %r", callback, report)
 
     def _after_fork_in_child(self) -> None:
-        self._hearts.after_fork()
+        self._hearts.after_fork_in_child()
         self._changing = threading.Lock()
         run, self._run = self._run, None
         for pulse in list(self._pulses.values()):
@@ -318,16 +337,18 @@ def _open_dump() -> tuple[int, int, bool] | None:
     signal = _rust.free_signal()
     if signal is None:
         return None
-    free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
-    file = os.memfd_create("mtaio-stacks")
-    faulthandler.register(signal, file=file, all_threads=not free_threaded, chain=False)
-    return signal, file, free_threaded
+    try:
+        file = os.memfd_create("mtaio-stacks")
+    except OSError:  # a sandbox without it: reports come without such stacks
+        return None
+    all_threads = not _FREE_THREADED
+    faulthandler.register(signal, file=file, all_threads=all_threads, chain=False)
+    return signal, file, _FREE_THREADED
 
 
-def _titled(ident: int, frame: FrameType) -> str:
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stack = "".join(traceback.format_stack(frame))
-    return f"Thread {names.get(ident, '?')} (0x{ident:016x}):\n{stack}"
+def _lines(stack: StackSummary) -> str:
+    stack.reverse()  # `walk_stack` begins with the innermost call
+    return "".join(stack.format())
 
 
 def _sync(name: str, callback: OnStall | None) -> OnStall | None:
@@ -354,17 +375,10 @@ def _log_recovery(report: StallReport) -> None:
     logger.warning("event loop %r runs again after %.2f s", report.loop, report.lasted)
 
 
-def _each(step: Callable[[Watchdog], None]) -> Callable[[], None]:
-    def run() -> None:
-        for watchdog in list(_watchdogs):
-            step(watchdog)
-
-    return run
+def _after_fork_in_child() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(
-        before=_each(lambda w: w._hearts.before_fork()),
-        after_in_parent=_each(lambda w: w._hearts.after_fork()),
-        after_in_child=_each(lambda w: w._after_fork_in_child()),
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -79,8 +79,7 @@ def _forgiving(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
         except Exception as error:  # noqa: BLE001  # it is the result
             return error
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if being_cancelled():
                 raise
             return error
 
@@ -141,10 +140,36 @@ def _is_async(func: object) -> bool:
     )
 
 
-def discard(awaitables: Iterable[object]) -> None:
-    """End what was given to us and will never be awaited."""
+def being_cancelled() -> bool:
+    """Whether somebody asked the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Owned:
+    """Awaitables given to us, of which the coroutines will surely be closed.
+
+    The coroutine of a call may be dropped before its first step, its task having
+    been cancelled by then, and what it was given with it: that is no coroutine
+    the user forgot to await, and must not be warned about as one.
+    """
+
+    __slots__ = ("awaitables",)
+
+    def __init__(self, *awaitables: Awaitable[Any]) -> None:
+        self.awaitables = awaitables
+
+    def close(self) -> None:
+        """Close the coroutines that were not begun; those done don't mind."""
+        for awaitable in self.awaitables:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()
+
+    __del__ = close
+
+
+def cancel_futures(awaitables: Iterable[object]) -> None:
+    """Cancel what runs by itself and that nobody will wait for."""
     for awaitable in awaitables:
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()
-        elif isinstance(awaitable, asyncio.Future):
+        if isinstance(awaitable, asyncio.Future):
             awaitable.cancel()

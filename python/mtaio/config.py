@@ -3,14 +3,16 @@
 import difflib
 import logging
 import os
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from . import _rust
 from .exceptions import SettingsError
 
-__all__ = ("PREFIX", "Settings", "Variable", "variables")
+__all__ = ("PREFIX", "Settings", "Variable", "as_markdown", "variables")
 
 PREFIX = "MTAIO_"
 
@@ -52,6 +54,10 @@ def _level(name: str, value: object) -> str:
     if given not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     return given
+
+
+def _text_or_nothing(name: str, value: object) -> str:
+    return "" if value == "" else _rust.text(name, value)
 
 
 def _setting(
@@ -132,6 +138,13 @@ class Settings:
     grace_period: float = _setting(
         30.0, float, _rust.positive, "seconds > 0", "Whole time a stop may take."
     )
+    settings_file: str = _setting(
+        "",
+        str,
+        _text_or_nothing,
+        "path, or empty",
+        "File of NAME=value lines; the environment goes before it.",
+    )
     demo_seconds: float = _setting(
         0.0, float, _rust.non_negative, "seconds >= 0", "Length of the demo; 0: no end."
     )
@@ -147,15 +160,16 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read every setting from `environ`, by default the process's own.
 
+        What it doesn't set is read from the file that `MTAIO_SETTINGS_FILE`
+        names, if any: that can be changed and read anew, as at a reload.
         A name that starts with `MTAIO_`, is none of ours and looks like one of
         ours is a fault too: a typo must not pass for the default.
 
         Raises:
             SettingsError: Something is wrong; `faults` has one sentence for each.
         """
-        source = os.environ if environ is None else environ
+        source, faults = _sources(os.environ if environ is None else environ)
         values: dict[str, Any] = {}
-        faults: list[str] = []
         for each in fields(cls):
             try:
                 values[each.name] = _read(each, source)
@@ -182,8 +196,40 @@ def variables() -> tuple[Variable, ...]:
     )
 
 
+def as_markdown() -> str:
+    """The table of `docs/settings.md`, one row a variable."""
+    rows = [
+        f"| `{each.name}` | `{each.default}` | {each.accepts} | {each.meaning} |"
+        for each in variables()
+    ]
+    head = ["| variable | default | accepts | meaning |", "|---|---|---|---|"]
+    return "\n".join(head + rows) + "\n"
+
+
 def _variable(name: str) -> str:
     return PREFIX + name.upper()
+
+
+def _sources(environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
+    """The environment before the settings file, and the faults of the file."""
+    path = environ.get(PREFIX + "SETTINGS_FILE")
+    if not path:
+        return environ, []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return environ, [f"{PREFIX}SETTINGS_FILE must name a readable file: {error}"]
+    known = {variable.name for variable in variables()}
+    values: dict[str, str] = {}
+    faults: list[str] = []
+    for number, line in enumerate(lines, 1):
+        name, is_pair, value = (part.strip() for part in line.partition("="))
+        if not name or name.startswith("#"):
+            continue
+        if not is_pair or name not in known:
+            faults.append(f"{path}:{number} must set a known variable, got {line!r}")
+        values[name] = value.strip("\"'")
+    return ChainMap(dict(environ), values), faults
 
 
 def _read(setting: "Field[Any]", source: Mapping[str, str]) -> object:

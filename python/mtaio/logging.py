@@ -11,6 +11,7 @@ from ._log_handler import (
     AsyncRotatingFileHandler,
 )
 from ._log_json import JsonFormatter
+from ._log_logger import AsyncLogger
 from ._log_options import LogStats
 from ._log_progress import Flush
 
@@ -18,6 +19,7 @@ __all__ = (
     "AsyncFileHandler",
     "AsyncJsonFileHandler",
     "AsyncLogHandler",
+    "AsyncLogger",
     "AsyncRotatingFileHandler",
     "Flush",
     "JsonFormatter",

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 import math
-import operator
 import os
 import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from . import _rust, _thresholds
-from ._alerts import AlertCallback, Listener
+from . import _rust
+from ._alarms import Alarms
+from ._alerts import AlertCallback, Listener, finish
 from ._loop_lag import GcWatch, LoopWatch
 from ._probes import (
     Distribution,
@@ -37,10 +37,9 @@ from ._stats import (
     ProcessStats,
     SystemStats,
     build,
-    metric_names,
 )
 from ._watchdog import StallReport, Watchdog
-from .exceptions import MetricError, MonitoringError
+from .exceptions import MonitoringError
 
 __all__ = (
     "CPUStats",
@@ -70,17 +69,6 @@ __all__ = (
 logger = logging.getLogger(__name__)
 
 CallbackT = TypeVar("CallbackT", bound=AlertCallback)
-
-# The names of mtaio 0.1.0.
-_SHORT_NAMES = {
-    "cpu_usage": "cpu.usage_percent",
-    "memory_usage": "memory.percent",
-    "load_average": "cpu.load_1m",
-    "thread_count": "process.threads",
-}
-_METRICS = {name: operator.attrgetter(name) for name in metric_names()}
-_METRICS |= {short: _METRICS[name] for short, name in _SHORT_NAMES.items()}
-del _METRICS["timestamp"]
 
 # The native thread takes about 0.1 ms for a sample; look for it after that.
 _SAMPLE_TAKES = 0.005
@@ -134,11 +122,7 @@ class ResourceMonitor:
         self._turns: asyncio.Task[None] | None = None
         self._watches: list[LoopWatch] = []
         self._gc = GcWatch()
-        self._armed: dict[str, _Armed] = {}
-        self._gauges: dict[str, Callable[[], float]] = {}
-        self._gauge_values: dict[str, float] = {}
-        self._exceeded: list[Listener] = []
-        self._cleared: list[Listener] = []
+        self._alarms = Alarms()
         _monitors.add(self)
 
     @property
@@ -154,12 +138,12 @@ class ResourceMonitor:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names that `set_threshold` knows, gauges included."""
-        return tuple(sorted({*_METRICS, *self._gauges}))
+        return self._alarms.metrics
 
     @property
     def callback_failures(self) -> int:
         """Alerts that a callback failed to take; each was logged."""
-        return sum(each.failures for each in (*self._exceeded, *self._cleared))
+        return self._alarms.failures
 
     async def start(self) -> None:
         """Sample from now on. Does nothing if started on this loop already.
@@ -203,8 +187,7 @@ class ResourceMonitor:
             await asyncio.wait([turns])
         self._turns = None
         self._release()
-        for listener in (*self._exceeded, *self._cleared):
-            await listener.finish(within=1.0)
+        await finish(self._alarms.listeners, within=1.0)
         # Done in microseconds unless the kernel holds one of its reads.
         if self._sampler.stop(0.005):
             return
@@ -297,14 +280,8 @@ class ResourceMonitor:
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of range.
         """
-        name = _rust.text("metric", metric)
-        if name not in _METRICS and name not in self._gauges:
-            known = ", ".join(self.metrics)
-            raise MetricError(f"unknown metric {name!r}; known are {known}")
-        self._armed[name] = _Armed(
-            _thresholds.rule(
-                name, value, clear=clear, for_seconds=for_seconds, below=below
-            )
+        self._alarms.set(
+            metric, value, clear=clear, for_seconds=for_seconds, below=below
         )
 
     def remove_threshold(self, metric: str) -> None:
@@ -313,8 +290,7 @@ class ResourceMonitor:
         Raises:
             MetricError: It has no threshold.
         """
-        if self._armed.pop(_rust.text("metric", metric), None) is None:
-            raise MetricError(f"metric {metric!r} has no threshold")
+        self._alarms.remove(metric)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Add a metric of your own, read every interval on the monitor's loop.
@@ -328,17 +304,12 @@ class ResourceMonitor:
             TypeError: `name` is not text or `read` not callable.
             ValueError: `name` is empty, or the name of a metric already.
         """
-        known = _rust.text("name", name)
-        if known in _METRICS or known in self._gauges:
-            raise ValueError(f"name must be new, {name!r} is a metric already")
-        if not callable(read):
-            raise TypeError(f"read must be callable, got {read!r}")
-        self._gauges[known] = read
+        self._alarms.add_gauge(name, read)
 
     @property
     def gauges(self) -> dict[str, float]:
         """The gauges' newest values; one that could not be read is left out."""
-        return dict(self._gauge_values)
+        return dict(self._alarms.gauges)
 
     def on_threshold_exceeded(self, callback: CallbackT) -> CallbackT:
         """Have `callback(metric, value, threshold)` called on an alert; a decorator.
@@ -350,7 +321,7 @@ class ResourceMonitor:
         Raises:
             TypeError: `callback` is not callable.
         """
-        self._exceeded.append(Listener(callback))
+        self._alarms.exceeded.append(Listener(callback))
         return callback
 
     def on_threshold_cleared(self, callback: CallbackT) -> CallbackT:
@@ -359,7 +330,7 @@ class ResourceMonitor:
         Raises:
             TypeError: `callback` is not callable.
         """
-        self._cleared.append(Listener(callback))
+        self._alarms.cleared.append(Listener(callback))
         return callback
 
     def watch_loop(self, name: str) -> None:
@@ -396,38 +367,11 @@ class ResourceMonitor:
             self._watches.remove(watch)
         if not self._threaded:
             self._sampler.tick()
-        self._gauge_values = dict(self._read_gauges())
+        self._alarms.read_gauges()
+        self._sampler.set_gauges(list(self._alarms.gauges.items()))
         for snapshot in self._sampler.since(self._seen):
             self._seen = snapshot.sequence
-            self._judge(build(snapshot))
-
-    def _read_gauges(self) -> "list[tuple[str, float]]":
-        values = []
-        for name, read in list(self._gauges.items()):
-            try:
-                value = float(read())
-            except Exception:  # theirs, whatever it is
-                logger.exception("gauge %r could not be read", name)
-                continue
-            if math.isfinite(value):
-                values.append((name, value))
-            else:
-                logger.error("gauge %r gave %r, not a finite number", name, value)
-        return values
-
-    def _judge(self, stats: SystemStats) -> None:
-        for name, armed in list(self._armed.items()):
-            read = _METRICS.get(name)
-            value = read(stats) if read else self._gauge_values.get(name)
-            # Uptime is monotonic, as the time of day is not.
-            armed.state, change = _thresholds.step(
-                armed.rule, armed.state, value, stats.uptime
-            )
-            if change is None or value is None:
-                continue
-            exceeded = change is _thresholds.Change.EXCEEDED
-            for listener in self._exceeded if exceeded else self._cleared:
-                listener.notify((name, value, armed.rule.value))
+            self._alarms.judge(build(snapshot))
 
     def _release(self) -> None:
         """Gives up all that `start` took; the thread is told, not waited for."""
@@ -448,16 +392,6 @@ class ResourceMonitor:
         self._turns = None
         self._seen = 0
         self._sampler = self._make_sampler()
-
-
-class _Armed:
-    """A threshold and where its metric stands."""
-
-    __slots__ = ("rule", "state")
-
-    def __init__(self, rule: _thresholds.Rule) -> None:
-        self.rule = rule
-        self.state: _thresholds.State = _thresholds.Quiet()
 
 
 # Hooks of fork can't be taken back, so there is one for all monitors.

@@ -4,7 +4,9 @@
 //! rounds up. Linux has timers that are file descriptors; elsewhere `Alarm()`
 //! raises `OSError` and the caller uses the loop's timers.
 
+use super::clock::monotonic_ns;
 use pyo3::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(target_os = "linux")]
 mod timer {
@@ -97,28 +99,66 @@ mod timer {
 /// Raises `OSError` where the system has none (all but Linux) or is out of
 /// descriptors. The descriptor is closed when the object dies.
 #[pyclass(frozen, name = "Alarm", module = "mtaio._rust")]
-pub(crate) struct PyAlarm(timer::Timer);
+pub(crate) struct PyAlarm {
+    timer: timer::Timer,
+    /// When it was set to fire, on the monotonic clock; 0 once that is noted.
+    target_ns: AtomicU64,
+    /// By how much it fires late: a running mean.
+    late_ns: AtomicU64,
+}
+
+/// An alarm is set earlier by its usual lateness, but never by more than this:
+/// what is left of it is spent waiting on the processor.
+pub(crate) const MOST_LEAD_NS: u64 = 150_000;
 
 #[pymethods]
 impl PyAlarm {
     #[new]
     fn new() -> PyResult<Self> {
-        Ok(Self(timer::Timer::new()?))
+        Ok(Self {
+            timer: timer::Timer::new()?,
+            target_ns: AtomicU64::new(0),
+            late_ns: AtomicU64::new(0),
+        })
     }
 
     /// The descriptor, for `loop.add_reader`.
     fn fileno(&self) -> i32 {
-        self.0.fileno()
+        self.timer.fileno()
     }
 
     /// Fire once, `ns` nanoseconds from now, instead of what was set before.
-    fn set(&self, ns: u64) -> PyResult<()> {
-        Ok(self.0.set(ns)?)
+    ///
+    /// With `early`, sooner by as much as it is usually late, and a little more.
+    #[pyo3(signature = (ns, early = false))]
+    fn set(&self, ns: u64, early: bool) -> PyResult<()> {
+        let late = self.late_ns.load(Ordering::Relaxed);
+        let lead = if early {
+            (late + late / 2).min(MOST_LEAD_NS)
+        } else {
+            0
+        };
+        let ns = ns.saturating_sub(lead);
+        self.target_ns
+            .store(monotonic_ns().saturating_add(ns), Ordering::Relaxed);
+        Ok(self.timer.set(ns)?)
+    }
+
+    /// It has fired: note how late. Called by the loop's thread.
+    fn fired(&self) {
+        let target = self.target_ns.swap(0, Ordering::Relaxed);
+        if target > 0 {
+            // A blocked loop says nothing about the timer: cap each sample.
+            let late = monotonic_ns().saturating_sub(target).min(2 * MOST_LEAD_NS);
+            let mean = self.late_ns.load(Ordering::Relaxed);
+            self.late_ns.store((7 * mean + late) / 8, Ordering::Relaxed);
+        }
     }
 
     /// Don't fire, and be no longer readable.
     fn clear(&self) -> PyResult<()> {
-        Ok(self.0.clear()?)
+        self.target_ns.store(0, Ordering::Relaxed);
+        Ok(self.timer.clear()?)
     }
 }
 

@@ -3,6 +3,7 @@
 // Python's calling convention, not Rust's, decides what the methods take.
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
+use super::alarm::MOST_LEAD_NS;
 use super::args;
 use super::clock::{Clock, monotonic_ns};
 use super::errors::{RateLimitError, ResourceLimitError};
@@ -280,8 +281,25 @@ impl PyTokenBucket {
     }
 
     /// Grant what can be granted now; the lanes that have grants to collect.
+    ///
+    /// If the head is due in a moment and lateness would cost, waits for it on
+    /// the processor: no timer is that exact.
     fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        let now = self.clock.now(py)?;
+        let wait = self.limiter.tight_ns(now).unwrap_or(0);
+        if self.clock.is_native() && (1..=MOST_LEAD_NS).contains(&wait) {
+            py.detach(|| {
+                while monotonic_ns() < now + wait {
+                    std::hint::spin_loop();
+                }
+            });
+        }
         Ok(self.limiter.serve(self.clock.now(py)?))
+    }
+
+    /// Whether a timer that is late costs some of the rate.
+    fn _is_tight(&self) -> bool {
+        self.limiter.tight_ns(0).is_some()
     }
 
     /// The lane's grants, to be handed out.

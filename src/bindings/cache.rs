@@ -14,9 +14,9 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use super::args;
 use super::clock::Clock;
 use super::errors::CacheKeyError;
-use crate::cache::{Bounds, Budget, Cache, Eviction};
+use crate::cache::{Bounds, Budget, Cache, Cause, Eviction, Leaving};
 use key::PyProbe;
-use operations::{Hooks, Left, hash_of, nanoseconds};
+use operations::{Hooks, hash_of, nanoseconds};
 
 type Core = Cache<Py<PyAny>, Py<PyAny>>;
 
@@ -145,10 +145,10 @@ impl PyCache {
         let hash = hash_of(key)?;
         let now = self.now(key.py())?;
         let entry = self.entry(key, value, self.deadline(ttl, now)?)?;
-        let mut left = Left::default();
+        let mut left = Leaving::default();
         let probe = PyProbe::new(key);
         let refused = self.core.add(hash, &probe, entry, now, &mut left)?;
-        self.release(key.py(), left);
+        self.tell(key.py(), left);
         Ok(refused.is_none())
     }
 
@@ -180,12 +180,10 @@ impl PyCache {
         let py = key.py();
         let hash = hash_of(key)?;
         let now = self.now(py)?;
-        let mut left = Left::default();
         let probe = PyProbe::new(key);
         let read = |value: &Py<PyAny>| value.clone_ref(py);
-        let seen = self.core.get_stale(hash, &probe, now, read, &mut left)?;
-        self.release(py, left);
-        Ok(seen.map(|seen| (seen.value, seen.stale)))
+        let (found, stale) = self.core.get_stale(hash, &probe, now, read)?;
+        Ok(self.taken(py, found).map(|value| (value, stale)))
     }
 
     /// The live value of `key`, else `default`; counts and moves nothing.
@@ -231,13 +229,10 @@ impl PyCache {
         }
         let hash = hash_of(key)?;
         let now = self.now(key.py())?;
-        let mut left = Left::default();
-        let live = self.core.delete(hash, &PyProbe::new(key), now, &mut left)?;
-        if live {
-            let value = left.into_iter().next().expect("a deleted entry left").value;
-            return Ok(value);
+        match self.core.delete(hash, &PyProbe::new(key), now)? {
+            Some(gone) if gone.cause != Cause::Expired => return Ok(gone.value),
+            gone => self.tell(key.py(), gone),
         }
-        self.release(key.py(), left);
         match default.get_item(0) {
             Ok(default) => Ok(default.unbind()),
             Err(_) => Err(CacheKeyError::new_err(key.clone().unbind())),
@@ -287,12 +282,7 @@ impl PyCache {
 
     /// Takes everything out.
     fn clear_nowait(&self, py: Python<'_>) {
-        let taken = self.core.take_all();
-        if self.watched {
-            self.tell(py, taken);
-        } else {
-            taken.for_each(drop);
-        }
+        self.tell(py, self.core.take_all());
     }
 
     /// All live pairs, in no particular order.
@@ -322,9 +312,9 @@ impl PyCache {
     /// `_shards`. `True` when that shard is done.
     fn _sweep(&self, py: Python<'_>, at: usize) -> PyResult<bool> {
         let now = self.now(py)?;
-        let mut left = Left::default();
+        let mut left = Leaving::default();
         let done = self.core.sweep(at, now, SWEEP, &mut left);
-        self.release(py, left);
+        self.tell(py, left);
         Ok(done)
     }
 

@@ -1,7 +1,7 @@
 //! `KeyedBuckets`: what `mtaio.resources.KeyedRateLimiter` is built on.
 
 // Python's calling convention, not Rust's, decides what the methods take.
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
 use super::bucket::{Grants, LimitClock, Tokens, due_error, quota, seconds, timeout_ns};
@@ -288,6 +288,11 @@ impl PyKeyedBuckets {
     /// As `TokenBucket._serve`.
     fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
         Ok(self.buckets.serve(self.clock.now(py)?))
+    }
+
+    /// Never: see `TokenBucket._is_tight`.
+    fn _is_tight(&self) -> bool {
+        false
     }
 
     /// As `TokenBucket._collect`.

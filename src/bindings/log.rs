@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::errors::HandlerError;
-use super::log_format::Plans;
+use super::log_format::{Fields, Plans};
 use super::log_json::JsonFormat;
 use super::worker;
 use crate::log::format::escape_controls;
@@ -254,24 +254,51 @@ impl LogHandler {
         if formatter.is_none() {
             return Ok(false);
         }
-        // Taken, not borrowed: a message's `__str__` may log.
-        let mut line = LINE.take();
-        line.clear();
-        let made = match formatter.cast::<JsonFormat>() {
-            Ok(json) => JsonFormat::put(json, record, &mut line),
-            Err(_) => slf.get().plans.put(&formatter, record, &mut line),
+        let put = |line: &mut Vec<u8>| match formatter.cast::<JsonFormat>() {
+            Ok(json) => JsonFormat::put(json, record, line),
+            Err(_) => slf.get().plans.put(&formatter, record, line),
         };
-        let outcome = match made {
-            Ok(true) => {
-                line.push(b'\n');
-                Self::accept(slf, &line)
-            }
-            Ok(false) => Ok(false),
+        match Self::accept_made(slf, put) {
             // Formatted once, failed once: Python writes what can be said.
             Err(error) => slf
                 .call_method1(pyo3::intern!(py, "_rescue"), (record, error.into_value(py)))
                 .map(|_| true),
-        };
+            done => done,
+        }
+    }
+
+    /// The same for a message without record; false if it needs one.
+    pub(super) fn emit_fields(slf: &Bound<'_, Self>, fields: &Fields<'_, '_>) -> PyResult<bool> {
+        let py = slf.py();
+        if !slf.get().native.load(Relaxed) || !has_no_filters(slf)? {
+            return Ok(false);
+        }
+        let least: i64 = slf.getattr(pyo3::intern!(py, "level"))?.extract()?;
+        if fields.level < least {
+            return Ok(true);
+        }
+        let formatter = slf.getattr(pyo3::intern!(py, "formatter"))?;
+        let put = |line: &mut Vec<u8>| slf.get().plans.put_fields(&formatter, fields, line);
+        // What fails here fails again by record, where it is dealt with.
+        Ok(Self::accept_made(slf, put).unwrap_or(false))
+    }
+
+    /// Accepts the line that `put` makes, if it makes one.
+    fn accept_made(
+        slf: &Bound<'_, Self>,
+        put: impl FnOnce(&mut Vec<u8>) -> PyResult<bool>,
+    ) -> PyResult<bool> {
+        // Taken, not borrowed: a message's `__str__` may log.
+        let mut line = LINE.take();
+        line.clear();
+        let outcome = put(&mut line).and_then(|made| {
+            if made {
+                line.push(b'\n');
+                Self::accept(slf, &line)
+            } else {
+                Ok(false)
+            }
+        });
         if line.capacity() <= LONGEST_KEPT {
             LINE.set(line);
         }
@@ -352,11 +379,7 @@ impl LogHandler {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let mut record = record;
-        let filters = slf.getattr(pyo3::intern!(py, "filters"))?;
-        let none = filters
-            .cast_exact::<PyList>()
-            .is_ok_and(PyListMethods::is_empty);
-        if !none {
+        if !has_no_filters(slf)? {
             let passed = slf.call_method1(pyo3::intern!(py, "filter"), (&record,))?;
             if !passed.is_truthy()? {
                 return Ok(passed);
@@ -438,6 +461,13 @@ impl LogHandler {
             .take();
         drop(dropped);
     }
+}
+
+fn has_no_filters(handler: &Bound<'_, LogHandler>) -> PyResult<bool> {
+    let filters = handler.getattr(pyo3::intern!(handler.py(), "filters"))?;
+    Ok(filters
+        .cast_exact::<PyList>()
+        .is_ok_and(PyListMethods::is_empty))
 }
 
 fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {

@@ -75,7 +75,10 @@ impl Plan {
         self.formatter.is(formatter) && (self.second.is_none() || self.second == second())
     }
 
-    fn make(formatter: &Bound<'_, PyAny>, record: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn make<'py>(
+        formatter: &Bound<'py, PyAny>,
+        created: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
         let mut plan = Self {
             formatter: formatter.clone().unbind(),
             parts: None,
@@ -90,7 +93,7 @@ impl Plan {
         let timed = parts
             .as_ref()
             .is_some_and(|parts| parts.iter().any(|part| matches!(part, Part::Time(_))));
-        if !timed || plan.read_time(formatter, record)? {
+        if !timed || plan.read_time(formatter, &created()?)? {
             plan.parts = parts;
         }
         Ok(plan)
@@ -100,12 +103,11 @@ impl Plan {
     fn read_time(
         &mut self,
         formatter: &Bound<'_, PyAny>,
-        record: &Bound<'_, PyAny>,
+        created: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let py = formatter.py();
-        let created = record.getattr(pyo3::intern!(py, "created"))?;
-        self.second = second_of(&created);
-        let moment = formatter.call_method1(pyo3::intern!(py, "converter"), (&created,))?;
+        self.second = second_of(created);
+        let moment = formatter.call_method1(pyo3::intern!(py, "converter"), (created,))?;
         let datefmt = formatter.getattr(pyo3::intern!(py, "datefmt"))?;
         let dated = datefmt.is_truthy()?;
         let template = if dated {
@@ -141,15 +143,28 @@ impl Plan {
         };
         out.extend_from_slice(between.as_bytes());
         let value = record.getattr(pyo3::intern!(record.py(), "msecs"))?;
-        let spec = Spec {
-            width: 3,
-            zero: true,
-            left: Some(false),
-            ..Spec::default()
-        };
-        Ok(put_whole(&value, spec, out))
+        Ok(put_whole(&value, MILLISECONDS, out))
+    }
+
+    /// The same for a moment that no record holds.
+    fn put_moment(&self, created: f64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.time.as_bytes());
+        if let Some(between) = &self.milliseconds {
+            out.extend_from_slice(between.as_bytes());
+            let milliseconds = (created.fract() * 1000.0) as i64;
+            format::put_integer(out, milliseconds, MILLISECONDS);
+        }
     }
 }
+
+/// `%03d`.
+const MILLISECONDS: Spec = Spec {
+    kind: Kind::Integer,
+    width: 3,
+    zero: true,
+    left: Some(false),
+    precision: None,
+};
 
 fn second_of(created: &Bound<'_, PyAny>) -> Option<i64> {
     let seconds = created.cast_exact::<PyFloat>().ok()?.value();
@@ -220,7 +235,8 @@ impl Plans {
         if !is_plain_record(record)? || has_trace(record)? {
             return Ok(false);
         }
-        let plan = self.plan(formatter, record)?;
+        let created = || record.getattr(pyo3::intern!(record.py(), "created"));
+        let plan = self.plan(formatter, created, || second_of(&created().ok()?))?;
         let Some(parts) = &plan.parts else {
             return Ok(false);
         };
@@ -242,19 +258,54 @@ impl Plans {
         Ok(true)
     }
 
-    fn plan(&self, formatter: &Bound<'_, PyAny>, record: &Bound<'_, PyAny>) -> PyResult<Arc<Plan>> {
+    /// Appends a line of `fields`; false if the format asks for more than they
+    /// hold.
+    pub(super) fn put_fields(
+        &self,
+        formatter: &Bound<'_, PyAny>,
+        fields: &Fields<'_, '_>,
+        out: &mut Vec<u8>,
+    ) -> PyResult<bool> {
         let py = formatter.py();
-        let second = || {
-            let created = record.getattr(pyo3::intern!(py, "created")).ok()?;
-            second_of(&created)
+        let created = || Ok(PyFloat::new(py, fields.created).into_any());
+        let second = fields.created.floor() as i64;
+        let plan = self.plan(formatter, created, || Some(second))?;
+        let Some(parts) = &plan.parts else {
+            return Ok(false);
         };
+        for part in parts {
+            let done = match part {
+                Part::Text(text) => {
+                    out.extend_from_slice(text.as_bytes());
+                    true
+                }
+                Part::Message(spec) => put_value(&fields.merged()?, *spec, out)?,
+                Part::Time(spec) => {
+                    plan.put_moment(fields.created, out);
+                    is_bare(*spec)
+                }
+                Part::Attribute(name, spec) => fields.put(name.bind(py).to_str()?, *spec, out),
+            };
+            if !done {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn plan<'py>(
+        &self,
+        formatter: &Bound<'py, PyAny>,
+        created: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+        second: impl FnOnce() -> Option<i64>,
+    ) -> PyResult<Arc<Plan>> {
         let kept = self.0.try_read().ok().and_then(|plan| plan.clone());
         if let Some(plan) = kept
             && plan.fits(formatter, second)
         {
             return Ok(plan);
         }
-        let plan = Arc::new(Plan::make(formatter, record)?);
+        let plan = Arc::new(Plan::make(formatter, created)?);
         let before = match self.0.try_write() {
             Ok(mut slot) => slot.replace(Arc::clone(&plan)),
             Err(_) => None,
@@ -281,6 +332,33 @@ impl Plans {
     }
 }
 
+/// What a message is known by without a record.
+pub(super) struct Fields<'a, 'py> {
+    pub(super) name: &'a str,
+    pub(super) level: i64,
+    pub(super) level_name: &'a str,
+    pub(super) message: &'a Bound<'py, PyAny>,
+    pub(super) args: &'a Bound<'py, PyTuple>,
+    /// Seconds since the epoch.
+    pub(super) created: f64,
+}
+
+impl<'py> Fields<'_, 'py> {
+    fn merged(&self) -> PyResult<Bound<'py, PyAny>> {
+        merge(self.message.clone(), self.args)
+    }
+
+    fn put(&self, attribute: &str, spec: Spec, out: &mut Vec<u8>) -> bool {
+        match (attribute, spec.kind) {
+            ("name", Kind::Text) => format::put_text(out, self.name, spec),
+            ("levelname", Kind::Text) => format::put_text(out, self.level_name, spec),
+            ("levelno", Kind::Integer) => format::put_integer(out, self.level, spec),
+            _ => return false,
+        }
+        true
+    }
+}
+
 fn is_bare(spec: Spec) -> bool {
     spec.width == 0 && spec.precision.is_none() && spec.kind == Kind::Text
 }
@@ -296,12 +374,15 @@ fn has_trace(record: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(super) fn message<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = record.py();
     let given = record.getattr(pyo3::intern!(py, "msg"))?;
+    merge(given, &record.getattr(pyo3::intern!(py, "args"))?)
+}
+
+fn merge<'py>(given: Bound<'py, PyAny>, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let text = if given.is_exact_instance_of::<PyString>() {
         given
     } else {
         given.str()?.into_any()
     };
-    let args = record.getattr(pyo3::intern!(py, "args"))?;
     let none = match args.cast_exact::<PyTuple>() {
         Ok(args) => args.is_empty(),
         Err(_) => !args.is_truthy()?,

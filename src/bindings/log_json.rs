@@ -234,9 +234,9 @@ fn put_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyRes
     } else if depth < DEEPEST && value.is_instance_of::<PyDict>() {
         put_dict(value.cast::<PyDict>()?, out, depth)?;
     } else if depth < DEEPEST && value.is_instance_of::<PyList>() {
-        put_items(value.cast::<PyList>()?.to_tuple(), out, depth)?;
+        put_items(&value.cast::<PyList>()?.to_tuple(), out, depth)?;
     } else if depth < DEEPEST && value.is_instance_of::<PyTuple>() {
-        put_items(value.cast::<PyTuple>()?.clone(), out, depth)?;
+        put_items(value.cast::<PyTuple>()?, out, depth)?;
     } else {
         put_text(&value.str()?, out)?;
     }
@@ -273,7 +273,7 @@ fn put_dict(dict: &Bound<'_, PyDict>, out: &mut Vec<u8>, depth: usize) -> PyResu
     Ok(())
 }
 
-fn put_items(items: Bound<'_, PyTuple>, out: &mut Vec<u8>, depth: usize) -> PyResult<()> {
+fn put_items(items: &Bound<'_, PyTuple>, out: &mut Vec<u8>, depth: usize) -> PyResult<()> {
     out.push(b'[');
     for (place, item) in items.iter().enumerate() {
         if place > 0 {

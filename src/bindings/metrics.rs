@@ -134,6 +134,11 @@ impl PySampler {
             .collect()
     }
 
+    /// Replaces the gauges that native threads serve.
+    fn set_gauges(&self, gauges: Vec<(String, f64)>) {
+        self.service.latest().set_gauges(gauges);
+    }
+
     /// Watches the beats of a loop.
     fn watch_loop(&self, lag: &PyLoopLag) {
         self.service.watch_loop(Arc::clone(&lag.0));
@@ -200,8 +205,8 @@ impl PySnapshot {
             }
             let key = PyString::intern(py, figure);
             match value {
-                Value::Float(value) => section.1.set_item(key, value)?,
-                Value::Whole(value) => section.1.set_item(key, value)?,
+                Value::Float(value) | Value::Seconds(value) => section.1.set_item(key, value)?,
+                Value::Whole(value) | Value::Total(value) => section.1.set_item(key, value)?,
             }
         }
         Ok(all)

@@ -11,6 +11,7 @@ pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod keyed;
 pub(crate) mod log;
+mod log_direct;
 mod log_format;
 mod log_json;
 pub(crate) mod metrics;
@@ -32,6 +33,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     cache::register(m)?;
     keyed::register(m)?;
     log::register(m)?;
+    log_direct::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;
     probe::register(m)?;

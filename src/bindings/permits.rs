@@ -97,6 +97,11 @@ impl PyPermits {
         self.permits.serve(monotonic_ns())
     }
 
+    /// Never: see `TokenBucket._is_tight`.
+    fn _is_tight(&self) -> bool {
+        false
+    }
+
     /// The lane's grants, to be handed out.
     fn _collect(&self, lane: u64) -> Grants {
         let grants = self.permits.collect(lane);

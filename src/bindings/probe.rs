@@ -11,8 +11,8 @@ use pyo3::types::{PyBytes, PyDict, PyMapping, PyString};
 use super::args;
 use super::clock::monotonic_ns;
 use crate::probe::{
-    Board, Family, Health, Kind, Limits, LivenessGuard, MetricsSource, News, Request, Server,
-    Value, Verdict,
+    Board, Family, Health, Kind, Labels, Limits, LivenessGuard, MetricsSource, News, Request,
+    Server, Value, Verdict,
 };
 
 /// One metric family, checked when made: `kind` is "gauge", "counter",
@@ -23,8 +23,7 @@ use crate::probe::{
     module = "mtaio._rust",
     skip_from_py_object
 )]
-#[derive(Clone)]
-pub(crate) struct PyMetricFamily(Family);
+pub(crate) struct PyMetricFamily(Arc<Family>);
 
 #[pymethods]
 impl PyMetricFamily {
@@ -47,7 +46,7 @@ impl PyMetricFamily {
                 .collect();
             family.push(&labels, value)?;
         }
-        Ok(Self(family))
+        Ok(Self(Arc::new(family)))
     }
 
     /// "gauge", "counter", "summary" or "histogram".
@@ -81,12 +80,12 @@ impl PyMetricFamily {
         &self,
         py: Python<'py>,
     ) -> PyResult<Vec<(Bound<'py, PyDict>, Bound<'py, PyAny>)>> {
-        let one = |series: &crate::probe::Series| {
-            let labels = PyDict::new(py);
-            for (name, value) in &series.labels {
-                labels.set_item(name, value)?;
+        let one = |(labels, value): (&Labels, &Value)| {
+            let by_name = PyDict::new(py);
+            for (name, text) in labels {
+                by_name.set_item(name, text)?;
             }
-            Ok((labels, value_to(py, &series.value)?))
+            Ok((by_name, value_to(py, value)?))
         };
         self.0.series().iter().map(one).collect()
     }
@@ -106,8 +105,6 @@ fn kind_of(given: &Bound<'_, PyAny>) -> PyResult<Kind> {
         PyValueError::new_err(format!("kind must be one of {names}, got {text:?}"))
     })
 }
-
-type Labels = Vec<(String, String)>;
 
 /// `series` as rows: a bare value is one row without labels.
 fn rows<'py>(series: &Bound<'py, PyAny>) -> PyResult<Vec<(Labels, Bound<'py, PyAny>)>> {
@@ -273,7 +270,10 @@ impl PyMetricsSource {
     fn families(&self) -> Vec<PyMetricFamily> {
         let mut families = Vec::new();
         self.0.collect(monotonic_ns(), &mut families);
-        families.into_iter().map(PyMetricFamily).collect()
+        families
+            .into_iter()
+            .map(|f| PyMetricFamily(Arc::new(f)))
+            .collect()
     }
 }
 
@@ -337,7 +337,7 @@ impl PyProbeBoard {
                     family.repr()?
                 )));
             };
-            all.push(family.get().0.clone());
+            all.push(Arc::clone(&family.get().0));
         }
         self.0.publish_metrics(&group, all);
         Ok(())
@@ -345,7 +345,7 @@ impl PyProbeBoard {
 
     /// Serves `source` at every scrape.
     fn add_source(&self, source: &PyMetricsSource) {
-        self.0.add_source(Arc::clone(&source.0));
+        self.0.add_source(&source.0);
     }
 
     /// No longer serves `source`.
@@ -355,7 +355,7 @@ impl PyProbeBoard {
 
     /// Asks `guard` at every `/livez`.
     fn add_guard(&self, guard: &PyLivenessGuard) {
-        self.0.add_guard(Arc::clone(&guard.0));
+        self.0.add_guard(&guard.0);
     }
 
     /// No longer asks `guard`.
@@ -385,14 +385,9 @@ impl PyProbeBoard {
         self.0.families().into_iter().map(PyMetricFamily).collect()
     }
 
-    /// For `os.register_at_fork`.
-    fn before_fork(&self) {
-        self.0.before_fork();
-    }
-
-    /// For `os.register_at_fork`, in the parent and in the child.
-    fn after_fork(&self) {
-        self.0.after_fork();
+    /// Call in a forked child before anything else.
+    fn after_fork_in_child(&self) {
+        self.0.after_fork_in_child();
     }
 }
 

@@ -78,7 +78,7 @@ impl PyHearts {
 
     /// Watches one more.
     fn add(&self, heart: &PyHeart) {
-        self.0.add(Arc::clone(&heart.0));
+        self.0.add(&heart.0);
     }
 
     /// Watches it no longer.
@@ -96,14 +96,9 @@ impl PyHearts {
         PyLivenessGuard(Arc::clone(&self.0) as _)
     }
 
-    /// For `os.register_at_fork`.
-    fn before_fork(&self) {
-        self.0.before_fork();
-    }
-
-    /// For `os.register_at_fork`, in the parent and in the child.
-    fn after_fork(&self) {
-        self.0.after_fork();
+    /// Call in a forked child before anything else.
+    fn after_fork_in_child(&self) {
+        self.0.after_fork_in_child();
     }
 }
 
@@ -210,9 +205,14 @@ impl PyWatchdogThread {
         }
     }
 
-    /// The stack for `ticket`; None says that its loop isn't running.
+    /// The stack for `ticket`; empty leaves it to the signal, None says that
+    /// the loop isn't running.
     fn answer(&self, ticket: u64, stack: Option<String>) {
-        let capture = stack.map_or(Capture::NotRunning, Capture::Stack);
+        let capture = match stack {
+            None => Capture::NotRunning,
+            Some(stack) if stack.is_empty() => Capture::Elsewhere,
+            Some(stack) => Capture::Stack(stack),
+        };
         self.desk.answer(ticket, capture);
     }
 

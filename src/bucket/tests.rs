@@ -172,12 +172,11 @@ proptest! {
                 granted += tokens;
                 full_at = after;
             } else {
-                let slack = &exact.token * (&granted + &exact.burst + 4_u8)
-                    >> run.bucket.quota().f.saturating_sub(1);
-                let slack = if run.bucket.quota().f < EXACT_FROM {
-                    &exact.token * 4_u8 >> run.bucket.quota().f
+                let f = run.bucket.quota().f;
+                let slack = if f < EXACT_FROM {
+                    (&exact.token * 4_u8) >> f
                 } else {
-                    slack
+                    (&exact.token * (&granted + &exact.burst + 4_u8)) >> (f - 1)
                 };
                 prop_assert!(after + slack > time + &exact.burst * &exact.token);
             }

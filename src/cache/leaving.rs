@@ -24,21 +24,18 @@ pub struct Gone<K, V> {
     pub cause: Cause,
 }
 
-/// How many leave a call without an allocation: one replaced or evicted, and
-/// one found expired on the way.
-const INLINE: usize = 2;
-
-/// Collects what leaves; the caller drops it after the lock.
+/// Collects what leaves; the caller drops it after the lock. Mostly it is one
+/// entry, replaced or evicted, and that one costs no allocation.
 #[derive(Debug)]
 pub struct Leaving<K, V> {
-    few: [Option<Gone<K, V>>; INLINE],
+    first: Option<Gone<K, V>>,
     more: Vec<Gone<K, V>>,
 }
 
 impl<K, V> Default for Leaving<K, V> {
     fn default() -> Self {
         Self {
-            few: [None, None],
+            first: None,
             more: Vec::new(),
         }
     }
@@ -47,28 +44,20 @@ impl<K, V> Default for Leaving<K, V> {
 impl<K, V> Leaving<K, V> {
     #[inline]
     pub(crate) fn push(&mut self, gone: Gone<K, V>) {
-        match self.few.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(gone),
-            None => self.more.push(gone),
+        if self.first.is_none() {
+            self.first = Some(gone);
+        } else {
+            self.more.push(gone);
         }
-    }
-
-    /// Whether nothing left.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.few[0].is_none()
     }
 }
 
 impl<K, V> IntoIterator for Leaving<K, V> {
     type Item = Gone<K, V>;
-    type IntoIter = std::iter::Chain<
-        std::iter::Flatten<std::array::IntoIter<Option<Gone<K, V>>, INLINE>>,
-        std::vec::IntoIter<Gone<K, V>>,
-    >;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<Gone<K, V>>, std::vec::IntoIter<Gone<K, V>>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.few.into_iter().flatten().chain(self.more)
+        self.first.into_iter().chain(self.more)
     }
 }

@@ -19,6 +19,17 @@ const LOOSE: Link = Link {
     older: NONE,
 };
 
+/// Makes `at` a place of `all`. Grows by an eighth, not by doubling: these arrays
+/// are most of what a policy costs per entry.
+pub(crate) fn cover<T: Copy>(all: &mut Vec<T>, at: usize, empty: T) {
+    if at >= all.capacity() {
+        all.reserve_exact((at + 1).max(at + at / 8) - all.len());
+    }
+    if at >= all.len() {
+        all.resize(at + 1, empty);
+    }
+}
+
 /// The links of every slot, shared by all queues of one policy.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
@@ -55,9 +66,7 @@ impl Queue {
 
     pub(crate) fn push_front(&mut self, links: &mut Links, slot: u32) {
         let at = slot as usize;
-        if at >= links.of.len() {
-            links.of.resize(at + 1, LOOSE);
-        }
+        cover(&mut links.of, at, LOOSE);
         links.of[at] = Link {
             newer: NONE,
             older: self.front,
@@ -107,6 +116,12 @@ impl Queue {
 }
 
 impl Links {
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.of.capacity() * size_of::<Link>()
+    }
+
     /// Gives back the memory of the slots from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.of.truncate(len);

@@ -11,7 +11,7 @@
 
 use super::ghost::Ghost;
 use super::policy::Policy;
-use super::queue::{Links, Queue};
+use super::queue::{Links, Queue, cover};
 
 /// Bit that says which queue a slot is in; the bits below count its reads.
 const IN_MAIN: u8 = 0x80;
@@ -47,6 +47,12 @@ impl S3Fifo {
             self.ghost = Ghost::new(main_room);
         }
         self.ghost.insert(hash);
+    }
+
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.links.bytes() + self.marks.capacity() + self.ghost.capacity() * size_of::<u16>()
     }
 
     /// The queue that holds `slot`, and the links of all.
@@ -91,9 +97,7 @@ impl S3Fifo {
 
 impl Policy for S3Fifo {
     fn admit(&mut self, slot: u32, hash: u32) {
-        if slot as usize >= self.marks.len() {
-            self.marks.resize(slot as usize + 1, 0);
-        }
+        cover(&mut self.marks, slot as usize, 0);
         if self.ghost.take(hash) {
             self.enter_main(slot, 0);
         } else {

@@ -3,6 +3,7 @@
 use super::leaving::{Cause, Gone, Leaving};
 use super::policy::{Order, Policy};
 use super::probe::{Lookup, Probe};
+use super::queue::cover;
 use super::slab::{Held, Slab};
 
 /// Slots that a call which adds an entry checks for expired ones: eight times
@@ -48,13 +49,15 @@ pub struct Counters {
     pub expirations: u64,
 }
 
-/// A value found, and whether it is past its deadline (but inside its grace).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen<R> {
-    /// What the reader took.
-    pub value: R,
-    /// Past its deadline: served only to who asked for stale values.
-    pub stale: bool,
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read<K, V, R> {
+    /// A live value, as the reader took it.
+    Hit(R),
+    /// Nothing.
+    Miss,
+    /// An entry past all use, which left.
+    Expired(Gone<K, V>),
 }
 
 /// How far a sweep may go in one call.
@@ -106,6 +109,16 @@ impl<K, V> Shard<K, V> {
         &self.slab
     }
 
+    /// Bytes allocated, what `Order` keeps for S3-FIFO included.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        let order = match &self.order {
+            Order::S3Fifo(policy) => policy.bytes(),
+            _ => 0,
+        };
+        self.slab.bytes() + order
+    }
+
     pub(crate) fn weight(&self) -> u64 {
         self.weight
     }
@@ -120,44 +133,55 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn get<R>(
         &mut self,
         slot: Option<u32>,
-        now: u64,
+        now: impl FnOnce() -> u64,
         read: impl FnOnce(&V) -> R,
-        gone: &mut Leaving<K, V>,
-    ) -> Option<R> {
-        let live = slot.and_then(|slot| Some((slot, self.slab.get(slot)?)));
-        match live {
-            Some((slot, held)) if now < held.deadline() => {
-                let value = read(&held.value);
-                self.order.touch(slot);
-                self.counters.hits += 1;
-                Some(value)
-            }
-            _ => {
-                self.counters.misses += 1;
-                self.drop_if_expired(slot, now, gone);
-                None
-            }
+    ) -> Read<K, V, R> {
+        let held = slot.and_then(|slot| Some((slot, self.slab.get(slot)?)));
+        let Some((slot, held)) = held else {
+            self.counters.misses += 1;
+            return Read::Miss;
+        };
+        let now = now();
+        if now >= held.deadline() {
+            return self.miss_expired(slot, now);
         }
+        let value = read(&held.value);
+        self.order.touch(slot);
+        self.counters.hits += 1;
+        Read::Hit(value)
     }
 
-    /// As `get`, and the stale value too while its grace lasts.
+    #[cold]
+    fn miss_expired<R>(&mut self, slot: u32, now: u64) -> Read<K, V, R> {
+        self.counters.misses += 1;
+        if !self.is_past_use(slot, now) {
+            return Read::Miss;
+        }
+        let gone = self.take(slot, Cause::Expired);
+        self.compact_if_sparse();
+        Read::Expired(gone)
+    }
+
+    /// As `get`, and the stale value too while its grace lasts; with whether it
+    /// is stale.
     pub(crate) fn get_stale<R>(
         &mut self,
         slot: Option<u32>,
         now: u64,
         read: impl FnOnce(&V) -> R,
-        gone: &mut Leaving<K, V>,
-    ) -> Option<Seen<R>> {
-        let stale = slot.is_some_and(|slot| self.is_stale(slot, now));
-        if !stale {
-            let value = self.get(slot, now, read, gone)?;
-            return Some(Seen { value, stale });
-        }
-        let slot = slot?;
-        let value = read(&self.slab.get(slot)?.value);
+    ) -> (Read<K, V, R>, bool) {
+        let stale = slot.and_then(|slot| {
+            let held = self.slab.get(slot)?;
+            let stale = now >= held.deadline() && !self.is_past_use(slot, now);
+            stale.then_some((slot, held))
+        });
+        let Some((slot, held)) = stale else {
+            return (self.get(slot, || now, read), false);
+        };
+        let value = read(&held.value);
         self.order.touch(slot);
         self.counters.hits += 1;
-        Some(Seen { value, stale })
+        (Read::Hit(value), true)
     }
 
     /// The live value in `slot`, read without counting or a change of order.
@@ -178,19 +202,17 @@ impl<K, V> Shard<K, V> {
     ) {
         if entry.weight > self.max_weight {
             if let Some(slot) = slot {
-                self.take(slot, Cause::Replaced, gone);
+                gone.push(self.take(slot, Cause::Replaced));
             }
-            let Entry { key, value, .. } = entry;
-            self.counters.evictions += 1;
-            let cause = Cause::Size;
-            return gone.push(Gone { key, value, cause });
+            let held = Held::new(entry.key, entry.value, entry.deadline, entry.traced);
+            return gone.push(self.gone(held, Cause::Size));
         }
         match slot {
             Some(slot) if self.fits_in_place(slot, entry.weight) => {
                 self.replace(slot, entry, now, gone);
             }
             Some(slot) => {
-                self.take(slot, Cause::Replaced, gone);
+                gone.push(self.take(slot, Cause::Replaced));
                 self.insert(hash, entry, now, gone);
             }
             None => self.insert(hash, entry, now, gone),
@@ -209,13 +231,13 @@ impl<K, V> Shard<K, V> {
         true
     }
 
-    /// Takes the entry out; whether it was live.
-    pub(crate) fn delete(&mut self, slot: u32, now: u64, gone: &mut Leaving<K, V>) -> bool {
+    /// Takes the entry out, as deleted or expired.
+    pub(crate) fn delete(&mut self, slot: u32, now: u64) -> Gone<K, V> {
         let live = self.slab.get(slot).is_some_and(|h| now < h.deadline());
         let cause = if live { Cause::Deleted } else { Cause::Expired };
-        self.take(slot, cause, gone);
+        let gone = self.take(slot, cause);
         self.compact_if_sparse();
-        live
+        gone
     }
 
     /// Looks at some slots and takes out what is past all use. `true` when the
@@ -232,12 +254,11 @@ impl<K, V> Shard<K, V> {
         while self.cursor < end && removals < budget.removals {
             let slot = self.cursor as u32;
             self.cursor += 1;
-            if self.drop_if_expired(Some(slot), now, gone) {
+            if self.is_past_use(slot, now) {
+                gone.push(self.take(slot, Cause::Expired));
                 removals += 1;
-            } else if let Some(held) = self.slab.get(slot) {
-                self.seen = self
-                    .seen
-                    .min(held.deadline().saturating_add(self.grace(slot)));
+            } else {
+                self.seen = self.seen.min(self.end_of_use(slot));
             }
         }
         if self.cursor < self.slab.slots() {
@@ -283,20 +304,17 @@ impl<K, V> Shard<K, V> {
         self.note_deadline(held.deadline());
         self.note_extra(slot, extra);
         self.order.touch(slot);
-        let old = self
-            .slab
-            .replace(slot, held)
-            .expect("the slot found is held");
-        let cause = self.count(if now < was {
-            Cause::Replaced
-        } else {
-            Cause::Expired
-        });
-        gone.push(Gone {
-            key: old.key,
-            value: old.value,
-            cause,
-        });
+        let old = self.slab.replace(slot, held);
+        let old = old.expect("the slot found is held");
+        let live = now < was;
+        gone.push(self.gone(
+            old,
+            if live {
+                Cause::Replaced
+            } else {
+                Cause::Expired
+            },
+        ));
     }
 
     /// Sweeps a little, then evicts until one more entry of `weight` fits.
@@ -310,7 +328,7 @@ impl<K, V> Shard<K, V> {
             let Some(slot) = self.order.evict(self.slab.hashes()) else {
                 return;
             };
-            self.release(slot, Cause::Size, gone);
+            gone.push(self.release(slot, Cause::Size));
         }
     }
 
@@ -319,50 +337,42 @@ impl<K, V> Shard<K, V> {
         weight.saturating_sub(self.weight_of(slot)) <= self.max_weight - self.weight
     }
 
-    fn is_stale(&self, slot: u32, now: u64) -> bool {
-        self.slab.get(slot).is_some_and(|held| {
-            let end = held.deadline().saturating_add(self.grace(slot));
-            (held.deadline()..end).contains(&now)
+    /// First nanosecond at which what is in `slot` is of no use, not even stale.
+    fn end_of_use(&self, slot: u32) -> u64 {
+        self.slab.get(slot).map_or(u64::MAX, |held| {
+            held.deadline().saturating_add(self.grace(slot))
         })
     }
 
-    fn drop_if_expired(&mut self, slot: Option<u32>, now: u64, gone: &mut Leaving<K, V>) -> bool {
-        let Some(slot) = slot else { return false };
-        let Some(held) = self.slab.get(slot) else {
-            return false;
-        };
-        if now < held.deadline().saturating_add(self.grace(slot)) {
-            return false;
-        }
-        self.take(slot, Cause::Expired, gone);
-        true
+    fn is_past_use(&self, slot: u32, now: u64) -> bool {
+        now >= self.end_of_use(slot)
     }
 
     /// Takes `slot` from the order and out.
-    fn take(&mut self, slot: u32, cause: Cause, gone: &mut Leaving<K, V>) {
+    fn take(&mut self, slot: u32, cause: Cause) -> Gone<K, V> {
         self.order.forget(slot);
-        self.release(slot, cause, gone);
+        self.release(slot, cause)
     }
 
     /// Takes out `slot`, which the order holds no more.
-    fn release(&mut self, slot: u32, cause: Cause, gone: &mut Leaving<K, V>) {
+    fn release(&mut self, slot: u32, cause: Cause) -> Gone<K, V> {
         self.weight -= self.weight_of(slot);
         let held = self.slab.remove(slot).expect("the order holds held slots");
-        let cause = self.count(cause);
-        gone.push(Gone {
-            key: held.key,
-            value: held.value,
-            cause,
-        });
+        self.gone(held, cause)
     }
 
-    fn count(&mut self, cause: Cause) -> Cause {
+    fn gone(&mut self, held: Held<K, V>, cause: Cause) -> Gone<K, V> {
+        self.count(cause);
+        let Held { key, value, .. } = held;
+        Gone { key, value, cause }
+    }
+
+    fn count(&mut self, cause: Cause) {
         match cause {
             Cause::Size => self.counters.evictions += 1,
             Cause::Expired => self.counters.expirations += 1,
             Cause::Replaced | Cause::Deleted => {}
         }
-        cause
     }
 
     /// An entry may now expire at `deadline`: sweeps must know.
@@ -377,9 +387,7 @@ impl<K, V> Shard<K, V> {
             return;
         }
         let at = slot as usize;
-        if at >= self.extras.len() {
-            self.extras.resize(at + 1, Extra::default());
-        }
+        cover(&mut self.extras, at, Extra::default());
         self.extras[at] = extra;
     }
 

@@ -95,6 +95,14 @@ impl<K, V> Slab<K, V> {
         self.traced
     }
 
+    /// Bytes allocated.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.index.allocation_size()
+            + self.held.capacity() * size_of::<Option<Held<K, V>>>()
+            + self.hashes.capacity() * size_of::<u32>()
+    }
+
     pub(crate) fn get(&self, slot: u32) -> Option<&Held<K, V>> {
         self.held.get(slot as usize)?.as_ref()
     }
@@ -194,12 +202,16 @@ impl<K, V> Slab<K, V> {
         Some(held)
     }
 
-    /// Puts `new` into a held slot, under an equal key; the old entry comes back.
-    pub(crate) fn replace(&mut self, slot: u32, new: Held<K, V>) -> Option<Held<K, V>> {
+    /// Puts the value of `new` into a held slot of an equal key; the old value
+    /// comes back with the new key. The key that is held stays, as in a dict: who
+    /// is comparing it meanwhile need not start again.
+    pub(crate) fn replace(&mut self, slot: u32, mut new: Held<K, V>) -> Option<Held<K, V>> {
         let held = self.held.get_mut(slot as usize)?.as_mut()?;
-        self.traced += usize::from(new.traced());
-        self.traced -= usize::from(held.traced());
-        Some(std::mem::replace(held, new))
+        self.traced += usize::from(new.traced() && !held.traced());
+        // The mark is of key and value together, so it can only be added to.
+        held.until = new.until | held.until & TRACED;
+        std::mem::swap(&mut held.value, &mut new.value);
+        Some(new)
     }
 
     /// Moves the entries of the highest slots into vacant ones and gives back

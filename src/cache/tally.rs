@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::policy::Policy;
-use super::queue::{Links, Queue};
+use super::queue::{Links, Queue, cover};
 
 /// Least often used first; among equals the least recently used.
 #[derive(Debug, Default)]
@@ -25,9 +25,7 @@ impl Tally {
 
 impl Policy for Tally {
     fn admit(&mut self, slot: u32, _hash: u32) {
-        if slot as usize >= self.uses.len() {
-            self.uses.resize(slot as usize + 1, 0);
-        }
+        cover(&mut self.uses, slot as usize, 0);
         self.insert(slot, 1);
     }
 

@@ -21,7 +21,7 @@ impl Number {
 
 impl Seek<u64> for Number {
     fn same(&mut self, other: &u64) -> Option<bool> {
-        if self.value % 2 == 0 || self.sure_of.contains(other) {
+        if self.value.is_multiple_of(2) || self.sure_of.contains(other) {
             return Some(*other == self.value);
         }
         self.sure_of.push(*other);
@@ -148,7 +148,7 @@ proptest! {
 fn dropping_a_lane_leaves_the_others_in_line() {
     let buckets = KeyedBuckets::new(quota(), 100, 0);
     assert_eq!(take(&buckets, 2, 5, 0), Taken::Granted);
-    let mut join = |lane| {
+    let join = |lane| {
         let ask = Ask {
             lane,
             tokens: 5,

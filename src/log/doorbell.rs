@@ -51,7 +51,6 @@ impl Doorbell {
 }
 
 #[cfg(all(test, feature = "loom"))]
-#[allow(clippy::unwrap_used)]
 mod loom_tests {
     use super::Doorbell;
     use crate::sync::{AtomicU64, Ordering};

@@ -1,5 +1,4 @@
 //! Being killed at any point of a write, and what the next one makes of it.
-#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -77,7 +77,6 @@ pub fn put_float(out: &mut Vec<u8>, value: f64) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{put_float, put_string, put_utf16};
 

@@ -324,7 +324,6 @@ pub(super) fn in_file(file: &std::fs::File, capacity: usize, path: &Path) -> io:
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{HEADER, Intent, Refused, Ring, on_heap};
     use crate::log::mapping::Mapping;

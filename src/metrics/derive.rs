@@ -4,7 +4,7 @@
 //! limit where one binds, else of the processors and memory of the machine.
 
 use super::reading::{Cgroup, Cpu, CpuGroup, CpuTimes, MemoryGroup, Pressure, Reading, Stall};
-use super::snapshot::Section;
+use super::snapshot::{Section, Value};
 
 /// Two looks, and what lies between them.
 #[derive(Clone, Copy)]
@@ -85,9 +85,7 @@ impl Window<'_> {
             ),
             (
                 "throttled_seconds",
-                quota
-                    .and_then(|group| Some(group.throttled_ns? as f64 / 1e9))
-                    .into(),
+                Value::Seconds(quota.and_then(|group| Some(group.throttled_ns? as f64 / 1e9))),
             ),
             ("load_1m", load(0).into()),
             ("load_5m", load(1).into()),
@@ -146,17 +144,17 @@ impl Window<'_> {
                 "cgroup_inactive_file_bytes",
                 group.and_then(|group| group.inactive_file).into(),
             ),
-            ("cgroup_oom_kills", self.now.cgroup.oom_kills.into()),
+            ("cgroup_oom_kills", Value::Total(self.now.cgroup.oom_kills)),
         ]
     }
 
     fn io(self) -> Section {
         let (base, now) = (&self.base.process, &self.now.process);
         vec![
-            ("read_bytes", now.read_bytes.into()),
-            ("write_bytes", now.write_bytes.into()),
-            ("read_count", now.reads.into()),
-            ("write_count", now.writes.into()),
+            ("read_bytes", Value::Total(now.read_bytes)),
+            ("write_bytes", Value::Total(now.write_bytes)),
+            ("read_count", Value::Total(now.reads)),
+            ("write_count", Value::Total(now.writes)),
             (
                 "read_bytes_per_second",
                 self.rate(base.read_bytes, now.read_bytes).into(),
@@ -171,12 +169,12 @@ impl Window<'_> {
     fn network(self) -> Section {
         let (base, now) = (&self.base.network, &self.now.network);
         vec![
-            ("received_bytes", now.received_bytes.into()),
-            ("sent_bytes", now.sent_bytes.into()),
-            ("received_packets", now.received_packets.into()),
-            ("sent_packets", now.sent_packets.into()),
-            ("errors", now.errors.into()),
-            ("drops", now.drops.into()),
+            ("received_bytes", Value::Total(now.received_bytes)),
+            ("sent_bytes", Value::Total(now.sent_bytes)),
+            ("received_packets", Value::Total(now.received_packets)),
+            ("sent_packets", Value::Total(now.sent_packets)),
+            ("errors", Value::Total(now.errors)),
+            ("drops", Value::Total(now.drops)),
             (
                 "received_bytes_per_second",
                 self.rate(base.received_bytes, now.received_bytes).into(),
@@ -192,10 +190,10 @@ impl Window<'_> {
         let (base, now) = (&self.base.disk, &self.now.disk);
         let used = now.space_used.zip(now.space_free);
         vec![
-            ("read_bytes", now.read_bytes.into()),
-            ("write_bytes", now.write_bytes.into()),
-            ("read_count", now.reads.into()),
-            ("write_count", now.writes.into()),
+            ("read_bytes", Value::Total(now.read_bytes)),
+            ("write_bytes", Value::Total(now.write_bytes)),
+            ("read_count", Value::Total(now.reads)),
+            ("write_count", Value::Total(now.writes)),
             (
                 "read_bytes_per_second",
                 self.rate(base.read_bytes, now.read_bytes).into(),
@@ -225,7 +223,7 @@ impl Window<'_> {
         let fd_percent = now.open_fds.zip(now.fd_limit);
         vec![
             ("cpu_percent", cpu_percent().into()),
-            ("cpu_seconds", now.cpu_seconds.into()),
+            ("cpu_seconds", Value::Seconds(now.cpu_seconds)),
             ("rss_bytes", now.rss_bytes.into()),
             ("peak_rss_bytes", now.peak_rss_bytes.into()),
             ("threads", now.threads.into()),
@@ -237,8 +235,11 @@ impl Window<'_> {
                     .and_then(|(open, limit)| ratio(open, limit))
                     .into(),
             ),
-            ("voluntary_switches", now.voluntary_switches.into()),
-            ("involuntary_switches", now.involuntary_switches.into()),
+            ("voluntary_switches", Value::Total(now.voluntary_switches)),
+            (
+                "involuntary_switches",
+                Value::Total(now.involuntary_switches),
+            ),
             (
                 "voluntary_switches_per_second",
                 self.rate(base.voluntary_switches, now.voluntary_switches)
@@ -262,18 +263,19 @@ impl Window<'_> {
             Some((micros / 1e6 * 100.0).min(100.0))
         };
         let average = |stall: Option<Stall>, age: usize| stall.map(|stall| stall.averages[age]);
-        let seconds = |stall: Option<Stall>| stall.map(|stall| stall.total_us as f64 / 1e6);
+        let seconds =
+            |stall: Option<Stall>| Value::Seconds(stall.map(|stall| stall.total_us as f64 / 1e6));
         vec![
             ("some_percent", share(base.some, now.some).into()),
             ("some_avg10_percent", average(now.some, 0).into()),
             ("some_avg60_percent", average(now.some, 1).into()),
             ("some_avg300_percent", average(now.some, 2).into()),
-            ("some_seconds", seconds(now.some).into()),
+            ("some_seconds", seconds(now.some)),
             ("full_percent", share(base.full, now.full).into()),
             ("full_avg10_percent", average(now.full, 0).into()),
             ("full_avg60_percent", average(now.full, 1).into()),
             ("full_avg300_percent", average(now.full, 2).into()),
-            ("full_seconds", seconds(now.full).into()),
+            ("full_seconds", seconds(now.full)),
         ]
     }
 }

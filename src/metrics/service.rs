@@ -19,19 +19,36 @@ use super::snapshot::{LoopFigures, Section, Snapshot, Value};
 /// than the one passed in (one that stands still while the machine sleeps).
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The newest snapshot, readable from any native thread at any time.
+/// The newest figures, readable from any native thread at any time: no lock here
+/// is held for more than a copy of a pointer.
 #[derive(Debug, Default)]
-pub struct Latest(Mutex<Option<Arc<Snapshot>>>);
+pub struct Latest {
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
+    gauges: Mutex<Arc<[(String, f64)]>>,
+}
 
 impl Latest {
     /// The newest snapshot, if one was taken yet.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Snapshot>> {
-        self.0.lock().clone()
+        self.snapshot.lock().clone()
+    }
+
+    /// The user's own gauges as they were last read.
+    #[must_use]
+    pub fn gauges(&self) -> Arc<[(String, f64)]> {
+        Arc::clone(&self.gauges.lock())
+    }
+
+    /// Replaces the gauges, all at once.
+    pub fn set_gauges(&self, gauges: Vec<(String, f64)>) {
+        let former = std::mem::replace(&mut *self.gauges.lock(), gauges.into());
+        drop(former);
     }
 
     fn set(&self, snapshot: Arc<Snapshot>) {
-        *self.0.lock() = Some(snapshot);
+        let former = self.snapshot.lock().replace(snapshot);
+        drop(former);
     }
 }
 

@@ -10,8 +10,32 @@ use std::sync::Arc;
 pub enum Value {
     /// A share, rate or duration.
     Float(Option<f64>),
-    /// A count, or a number of bytes.
+    /// A number of things or bytes at this moment.
     Whole(Option<u64>),
+    /// A number of things or bytes that only grows.
+    Total(Option<u64>),
+    /// Time that only grows.
+    Seconds(Option<f64>),
+}
+
+impl Value {
+    fn bits(self) -> u64 {
+        match self {
+            Self::Float(value) | Self::Seconds(value) => value.map_or(ABSENT, f64::to_bits),
+            Self::Whole(value) | Self::Total(value) => value.unwrap_or(ABSENT),
+        }
+    }
+
+    /// The figure of these bits, of the same kind as this one.
+    fn same_kind(self, bits: u64) -> Self {
+        let bits = (bits != ABSENT).then_some(bits);
+        match self {
+            Self::Float(_) => Self::Float(bits.map(f64::from_bits)),
+            Self::Seconds(_) => Self::Seconds(bits.map(f64::from_bits)),
+            Self::Whole(_) => Self::Whole(bits),
+            Self::Total(_) => Self::Total(bits),
+        }
+    }
 }
 
 impl From<Option<f64>> for Value {
@@ -41,7 +65,8 @@ struct Name {
     dotted: String,
     /// Where the last dot is.
     dot: usize,
-    whole: bool,
+    /// Any value of its kind.
+    kind: Value,
 }
 
 impl Layout {
@@ -49,7 +74,7 @@ impl Layout {
         let name = |section: &str, name: &str, value: Value| Name {
             dotted: format!("{section}.{name}"),
             dot: section.len(),
-            whole: matches!(value, Value::Whole(_)),
+            kind: value,
         };
         let each = |(section, figures): &(&'static str, Section)| {
             let named = figures
@@ -110,13 +135,9 @@ impl Snapshot {
         sections: &[(&'static str, Section)],
     ) -> Self {
         let layout = layout.get_or_insert_with(|| Arc::new(Layout::of(sections)));
-        let bits = |(_, value): &(&str, Value)| match value {
-            Value::Float(value) => value.map_or(ABSENT, f64::to_bits),
-            Value::Whole(value) => value.unwrap_or(ABSENT),
-        };
         let figures: Box<[u64]> = sections
             .iter()
-            .flat_map(|(_, figures)| figures.iter().map(bits))
+            .flat_map(|(_, figures)| figures.iter().map(|(_, value)| value.bits()))
             .collect();
         debug_assert_eq!(figures.len(), layout.names.len());
         Self {
@@ -134,34 +155,10 @@ impl Snapshot {
     /// Every figure as `(section, name, value)`, present or not, in an order
     /// that never changes.
     pub fn figures(&self) -> impl Iterator<Item = (&str, &str, Value)> {
-        self.layout
-            .names
-            .iter()
-            .zip(&self.figures)
-            .map(|(name, bits)| {
-                let present = (*bits != ABSENT).then_some(*bits);
-                let value = if name.whole {
-                    Value::Whole(present)
-                } else {
-                    Value::Float(present.map(f64::from_bits))
-                };
-                let (section, figure) = name.dotted.split_at(name.dot);
-                (section, &figure[1..], value)
-            })
-    }
-
-    /// Every figure there is as `(dotted name, value)`, such as
-    /// `("memory.percent", 41.5)`: what a native thread serves without Python.
-    pub fn numbers(&self) -> impl Iterator<Item = (&str, f64)> {
-        let names = self.layout.names.iter().zip(&self.figures);
-        let present = names.filter(|(_, bits)| **bits != ABSENT);
-        present.map(|(name, bits)| {
-            let number = if name.whole {
-                *bits as f64
-            } else {
-                f64::from_bits(*bits)
-            };
-            (name.dotted.as_str(), number)
+        let named = self.layout.names.iter().zip(&self.figures);
+        named.map(|(name, bits)| {
+            let (section, figure) = name.dotted.split_at(name.dot);
+            (section, &figure[1..], name.kind.same_kind(*bits))
         })
     }
 }

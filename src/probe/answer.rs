@@ -5,6 +5,8 @@ use super::text::{Format, encode};
 
 /// The media type of draft-inadarei-api-health-check.
 const HEALTH_JSON: &str = "application/health+json";
+/// The one path whose answer may take long: it asks the sources.
+pub(super) const METRICS: &str = "/metrics";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What of a request matters here.
@@ -87,7 +89,7 @@ impl Board {
             "/readyz" => Answer::verdict(&snapshot.ready),
             "/startupz" => Answer::verdict(&snapshot.startup),
             "/healthz" => Answer::health(&snapshot, now_ns),
-            "/metrics" => {
+            METRICS => {
                 let format = Format::negotiate(request.accept);
                 Answer {
                     status: 200,

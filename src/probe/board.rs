@@ -1,13 +1,13 @@
 //! What Python last published, and what is asked of native sources.
 //!
-//! One immutable snapshot behind one short lock: a request sees all of a
+//! One immutable snapshot, replaced as a whole: a request sees all of a
 //! `publish` or none of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::family::Family;
-use super::thread::ForkMutex;
+use super::thread::Shared;
 
 /// Whether a probe passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) struct Snapshot {
     pub(super) ready: Verdict,
     pub(super) startup: Verdict,
     pub(super) health: Option<Arc<Health>>,
-    groups: BTreeMap<String, Arc<Vec<Family>>>,
+    groups: BTreeMap<String, Arc<Vec<Arc<Family>>>>,
     sources: Vec<Arc<dyn MetricsSource>>,
     guards: Vec<Arc<dyn LivenessGuard>>,
 }
@@ -83,15 +83,13 @@ impl Snapshot {
     }
 
     /// Published and native families, each name once.
-    pub(super) fn families(&self, now_ns: u64) -> Vec<Family> {
-        let mut all: Vec<Family> = Vec::new();
-        for group in self.groups.values() {
-            all.extend(group.iter().cloned());
-        }
+    pub(super) fn families(&self, now_ns: u64) -> Vec<Arc<Family>> {
+        let mut native = Vec::new();
         for source in &self.sources {
-            source.collect(now_ns, &mut all);
+            source.collect(now_ns, &mut native);
         }
-        merged(all)
+        let published = self.groups.values().flat_map(|group| group.iter().cloned());
+        merged(published.chain(native.into_iter().map(Arc::new)))
     }
 
     /// The published verdict, and what the guards see at this moment.
@@ -109,11 +107,11 @@ impl Snapshot {
 }
 
 /// Families of the same name joined, in order of name.
-fn merged(all: Vec<Family>) -> Vec<Family> {
-    let mut by_name: BTreeMap<String, Family> = BTreeMap::new();
+fn merged(all: impl Iterator<Item = Arc<Family>>) -> Vec<Arc<Family>> {
+    let mut by_name: BTreeMap<String, Arc<Family>> = BTreeMap::new();
     for family in all {
         match by_name.get_mut(family.name()) {
-            Some(first) => first.absorb(&family),
+            Some(first) => Arc::make_mut(first).absorb(&family),
             None => {
                 by_name.insert(family.name().to_owned(), family);
             }
@@ -124,7 +122,7 @@ fn merged(all: Vec<Family>) -> Vec<Family> {
 
 /// The published state. Writers never wait for more than another's pointer swap.
 pub struct Board {
-    snapshot: ForkMutex<Arc<Snapshot>>,
+    snapshot: Shared<Snapshot>,
     clock: fn() -> u64,
 }
 
@@ -133,42 +131,48 @@ impl Board {
     #[must_use]
     pub fn new(clock: fn() -> u64) -> Self {
         Self {
-            snapshot: ForkMutex::new(Arc::new(Snapshot::first())),
+            snapshot: Shared::new(Snapshot::first()),
             clock,
         }
     }
 
     /// Makes all of `news` visible at once.
     pub fn publish(&self, news: News) {
-        let health = news.health.map(Arc::new);
+        let News {
+            live,
+            ready,
+            startup,
+            health,
+        } = news;
+        let health = health.map(Arc::new);
         self.change(|next| {
-            next.live = news.live.unwrap_or_else(|| next.live.clone());
-            next.ready = news.ready.unwrap_or_else(|| next.ready.clone());
-            next.startup = news.startup.unwrap_or_else(|| next.startup.clone());
-            next.health = health.or_else(|| next.health.take());
+            next.live = live.clone().unwrap_or_else(|| next.live.clone());
+            next.ready = ready.clone().unwrap_or_else(|| next.ready.clone());
+            next.startup = startup.clone().unwrap_or_else(|| next.startup.clone());
+            next.health = health.clone().or_else(|| next.health.take());
         });
     }
 
     /// Replaces the families of `group`; none removes the group.
-    pub fn publish_metrics(&self, group: &str, families: Vec<Family>) {
+    pub fn publish_metrics(&self, group: &str, families: Vec<Arc<Family>>) {
         let families = Arc::new(families);
         self.change(|next| {
             if families.is_empty() {
                 next.groups.remove(group);
             } else {
-                next.groups.insert(group.to_owned(), families);
+                next.groups.insert(group.to_owned(), Arc::clone(&families));
             }
         });
     }
 
     /// Serves `source` at every scrape from now on.
-    pub fn add_source(&self, source: Arc<dyn MetricsSource>) {
-        self.change(|next| next.sources.push(source));
+    pub fn add_source(&self, source: &Arc<dyn MetricsSource>) {
+        self.change(|next| next.sources.push(Arc::clone(source)));
     }
 
     /// Asks `guard` at every `/livez` from now on.
-    pub fn add_guard(&self, guard: Arc<dyn LivenessGuard>) {
-        self.change(|next| next.guards.push(guard));
+    pub fn add_guard(&self, guard: &Arc<dyn LivenessGuard>) {
+        self.change(|next| next.guards.push(Arc::clone(guard)));
     }
 
     /// No longer serves `source`, told by its address.
@@ -183,35 +187,29 @@ impl Board {
 
     /// All families, as a scrape at this moment would serve them.
     #[must_use]
-    pub fn families(&self) -> Vec<Family> {
+    pub fn families(&self) -> Vec<Arc<Family>> {
         self.snapshot().families(self.now_ns())
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.with(|current| Arc::clone(current))
+        self.snapshot.get()
     }
 
     pub(super) fn now_ns(&self) -> u64 {
         (self.clock)()
     }
 
-    fn change(&self, edit: impl FnOnce(&mut Snapshot)) {
-        // The old snapshot leaves the lock before it is dropped.
-        let _old = self.snapshot.with(|current| {
-            let mut next = Snapshot::clone(current);
+    fn change(&self, edit: impl Fn(&mut Snapshot)) {
+        self.snapshot.update(|current| {
+            let mut next = current.clone();
             edit(&mut next);
-            std::mem::replace(current, Arc::new(next))
+            next
         });
     }
 
-    /// Call in the thread that is about to fork: nobody is amid a change then.
-    pub fn before_fork(&self) {
-        self.snapshot.hold();
-    }
-
-    /// Call after `before_fork`, in the parent and in the child.
-    pub fn after_fork(&self) {
-        self.snapshot.release();
+    /// Call in a forked child before anything else.
+    pub fn after_fork_in_child(&self) {
+        self.snapshot.reset_in_child();
     }
 }
 
@@ -269,7 +267,7 @@ mod tests {
     #[test]
     fn a_guard_fails_liveness_until_it_is_removed() {
         let (board, guard) = (board(), Arc::new(Stuck) as Arc<dyn LivenessGuard>);
-        board.add_guard(Arc::clone(&guard));
+        board.add_guard(&guard);
 
         let during = board.snapshot().liveness(0);
         board.remove_guard(&guard);
@@ -281,18 +279,14 @@ mod tests {
     #[test]
     fn families_of_one_name_are_served_once_with_all_series() {
         let board = board();
-        board.add_source(Arc::new(Fixed("a", 1.0)));
-        board.add_source(Arc::new(Fixed("b", 2.0)));
-        board.add_source(Arc::new(Fixed("a", 3.0)));
+        for fixed in [Fixed("a", 1.0), Fixed("b", 2.0), Fixed("a", 3.0)] {
+            board.add_source(&(Arc::new(fixed) as Arc<dyn MetricsSource>));
+        }
 
         let families = board.families();
 
         assert_eq!(families.len(), 1);
-        let labels: Vec<_> = families[0]
-            .series()
-            .iter()
-            .map(|s| &s.labels[0].1)
-            .collect();
+        let labels: Vec<_> = families[0].series().keys().map(|l| &l[0].1).collect();
         assert_eq!(labels, ["a", "b"]);
     }
 
@@ -301,7 +295,7 @@ mod tests {
         let board = board();
         let family = |name| {
             let family = Family::new(Kind::Gauge, name, "", "").unwrap();
-            vec![family.with(&[], 1.0).unwrap()]
+            vec![Arc::new(family.with(&[], 1.0).unwrap())]
         };
         board.publish_metrics("x", family("old"));
         board.publish_metrics("y", family("other"));

@@ -4,10 +4,11 @@
 //! probes; so a new one is always taken, at the cost of the stalest.
 
 use std::collections::HashMap;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tokio::task::{AbortHandle, Id};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// When a connection last sent a whole request, as a count that only grows.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ struct Entry {
 pub(super) struct Connections {
     clock: Arc<AtomicU64>,
     open: HashMap<Id, Entry>,
+    tasks: JoinSet<()>,
     most: usize,
 }
 
@@ -42,6 +44,7 @@ impl Connections {
         Self {
             clock: Arc::default(),
             open: HashMap::new(),
+            tasks: JoinSet::new(),
             most,
         }
     }
@@ -75,12 +78,41 @@ impl Connections {
         }
     }
 
-    pub(super) fn add(&mut self, task: AbortHandle, activity: Activity) {
+    /// Serves a connection until `task` ends.
+    pub(super) fn add<F>(&mut self, task: F, activity: Activity)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = self.tasks.spawn(task);
         self.open.insert(task.id(), Entry { task, activity });
     }
 
-    pub(super) fn remove(&mut self, id: Id) {
+    /// Waits until a connection has ended, and forgets it.
+    pub(super) async fn ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.forget(ended),
+            None => pending().await,
+        }
+    }
+
+    /// The same without waiting: whether one had ended.
+    pub(super) fn try_ended(&mut self) -> bool {
+        let ended = self.tasks.try_join_next_with_id();
+        let any = ended.is_some();
+        if let Some(ended) = ended {
+            self.forget(ended);
+        }
+        any
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
         self.open.remove(&id);
+    }
+
+    /// Waits until all have ended. What is left is cut off when `self` is dropped.
+    pub(super) async fn all_ended(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -157,17 +189,16 @@ mod tests {
             .unwrap();
         runtime.block_on(async {
             let mut connections = Connections::new(2);
-            let wait = || tokio::spawn(std::future::pending::<()>());
-            let (old, new) = (wait(), wait());
             let (of_old, of_new) = (connections.activity(), connections.activity());
-            connections.add(old.abort_handle(), of_old.clone());
-            connections.add(new.abort_handle(), of_new);
+            connections.add(pending(), of_old.clone());
+            connections.add(pending(), of_new.clone());
 
             of_old.touch();
             connections.make_room();
 
-            assert!(new.await.unwrap_err().is_cancelled());
-            assert!(!old.is_finished());
+            connections.ended().await;
+            let left = connections.open.values().next().unwrap();
+            assert!(Arc::ptr_eq(&left.activity.last, &of_old.last));
         });
     }
 }

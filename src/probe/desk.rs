@@ -29,6 +29,8 @@ pub enum Task {
 pub enum Capture {
     /// The stack, as text.
     Stack(String),
+    /// Python runs but leaves the stack to the signal.
+    Elsewhere,
     /// The loop isn't running, so it isn't stalled.
     NotRunning,
 }
@@ -53,6 +55,7 @@ struct Inside {
     tasks: VecDeque<Task>,
     /// The ticket last handed out, and its answer once there is one.
     ticket: u64,
+    claimed: bool,
     answer: Option<Capture>,
     dropped: u64,
     closed: bool,
@@ -82,6 +85,15 @@ impl Desk {
         }
     }
 
+    /// Says that Python runs and has begun on a capture.
+    pub fn claim(&self, ticket: u64) {
+        let mut inside = self.inside.lock();
+        if inside.ticket == ticket {
+            inside.claimed = true;
+            self.answer_left.notify_one();
+        }
+    }
+
     /// Answers a capture. Without effect when its ticket is no longer waited for.
     pub fn answer(&self, ticket: u64, capture: Capture) {
         let mut inside = self.inside.lock();
@@ -104,17 +116,29 @@ impl Desk {
         self.inside.lock().dropped
     }
 
-    /// Asks for the stack of `heart`; waits `patience` at most.
-    pub(super) fn capture(&self, heart: &Arc<Heart>, patience: Duration) -> Option<Capture> {
+    /// Asks for the stack of `heart`; waits `to_begin` for somebody to claim it
+    /// and then `to_end` for the answer.
+    pub(super) fn capture(
+        &self,
+        heart: &Arc<Heart>,
+        to_begin: Duration,
+        to_end: Duration,
+    ) -> Option<Capture> {
         let mut inside = self.inside.lock();
         inside.ticket += 1;
+        inside.claimed = false;
         inside.answer = None;
         let task = Task::Capture(inside.ticket, Arc::clone(heart));
         inside.tasks.push_back(task);
         self.task_left.notify_one();
-        let waiting = |inside: &mut Inside| inside.answer.is_none() && !inside.closed;
+        let unclaimed = |i: &mut Inside| !i.claimed && i.answer.is_none() && !i.closed;
         self.answer_left
-            .wait_while_for(&mut inside, waiting, patience);
+            .wait_while_for(&mut inside, unclaimed, to_begin);
+        if inside.claimed {
+            let unanswered = |i: &mut Inside| i.answer.is_none() && !i.closed;
+            self.answer_left
+                .wait_while_for(&mut inside, unanswered, to_end);
+        }
         // From here on an answer under this ticket is too late.
         inside.ticket += 1;
         inside
@@ -139,15 +163,17 @@ mod tests {
     use super::super::heart::heart;
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(10);
+
     #[test]
     fn an_answer_that_comes_too_late_is_not_taken_for_the_next() {
         let desk = Desk::default();
         let heart = Arc::new(heart("main"));
 
-        assert_eq!(desk.capture(&heart, Duration::ZERO), None);
+        assert_eq!(desk.capture(&heart, Duration::ZERO, Duration::ZERO), None);
         desk.answer(1, Capture::Stack("late".to_owned()));
 
-        assert_eq!(desk.capture(&heart, Duration::ZERO), None);
+        assert_eq!(desk.capture(&heart, Duration::ZERO, Duration::ZERO), None);
     }
 
     #[test]
@@ -157,12 +183,13 @@ mod tests {
         let thread = std::thread::spawn(move || {
             while let Some(task) = reader.next() {
                 if let Task::Capture(ticket, _) = task {
+                    reader.claim(ticket);
                     reader.answer(ticket, Capture::Stack("here".to_owned()));
                 }
             }
         });
 
-        let got = desk.capture(&Arc::new(heart("main")), Duration::from_secs(10));
+        let got = desk.capture(&Arc::new(heart("main")), LONG, LONG);
 
         assert_eq!(got, Some(Capture::Stack("here".to_owned())));
         desk.close();

@@ -49,7 +49,11 @@ impl StackSignal {
         } else {
             self.raised_here()
         };
-        if self.all_threads || self.on_stalled_thread {
+        if self.on_stalled_thread {
+            // Below the heading.
+            return text.split_once('\n').map(|(_, stack)| stack.to_owned());
+        }
+        if self.all_threads {
             return Some(text).filter(|t| !t.is_empty());
         }
         of_thread(&text, who.thread_ident)

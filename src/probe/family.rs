@@ -3,6 +3,7 @@
 //! Checked when built, so that whatever reaches the encoder is valid
 //! `OpenMetrics`: one bad sample makes a scraper reject the whole page.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a family measures; decides which `Value` its series carry.
@@ -68,14 +69,8 @@ pub enum Value {
     },
 }
 
-/// One series: a set of labels and its value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Series {
-    /// `(name, value)` pairs, sorted by name.
-    pub labels: Vec<(String, String)>,
-    /// The figure.
-    pub value: Value,
-}
+/// `(name, value)` pairs of one series, sorted by name.
+pub type Labels = Vec<(String, String)>;
 
 /// Why a family can't be served.
 #[derive(Debug, PartialEq)]
@@ -89,7 +84,7 @@ pub enum FamilyError {
     /// The value is not one a family of this kind can hold.
     Value(Kind, &'static str),
     /// Two series have the same labels.
-    Duplicate(Vec<(String, String)>),
+    Duplicate(Labels),
 }
 
 impl fmt::Display for FamilyError {
@@ -123,7 +118,7 @@ pub struct Family {
     name: String,
     help: String,
     unit: String,
-    series: Vec<Series>,
+    series: BTreeMap<Labels, Value>,
 }
 
 impl Family {
@@ -152,7 +147,7 @@ impl Family {
             },
             help: help.to_owned(),
             unit: unit.to_owned(),
-            series: Vec::new(),
+            series: BTreeMap::new(),
         })
     }
 
@@ -167,12 +162,16 @@ impl Family {
             }
         }
         check(self.kind, &value)?;
-        let mut labels: Vec<_> = labels
+        let mut own: Labels = labels
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        labels.sort();
-        self.add(Series { labels, value })
+        own.sort();
+        if self.series.contains_key(&own) {
+            return Err(FamilyError::Duplicate(own));
+        }
+        self.series.insert(own, value);
+        Ok(())
     }
 
     /// `push` for the common case, and chained: a number under `labels`.
@@ -181,27 +180,15 @@ impl Family {
         Ok(self)
     }
 
-    fn add(&mut self, series: Series) -> Result<(), FamilyError> {
-        if self
-            .series
-            .iter()
-            .any(|known| known.labels == series.labels)
-        {
-            return Err(FamilyError::Duplicate(series.labels));
-        }
-        self.series.push(series);
-        Ok(())
-    }
-
     /// Takes over the series of another family of the same name, first come
     /// first kept: a family must appear once on a page.
     pub(super) fn absorb(&mut self, other: &Self) {
         if self.kind != other.kind {
             return;
         }
-        for series in &other.series {
-            // A duplicate is the later publisher's; the first one stands.
-            let _ = self.add(series.clone());
+        for (labels, value) in &other.series {
+            let place = self.series.entry(labels.clone());
+            place.or_insert_with(|| value.clone());
         }
     }
 
@@ -229,9 +216,9 @@ impl Family {
         &self.unit
     }
 
-    /// Its series.
+    /// Its series, in order of labels.
     #[must_use]
-    pub fn series(&self) -> &[Series] {
+    pub fn series(&self) -> &BTreeMap<Labels, Value> {
         &self.series
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::board::{LivenessGuard, MetricsSource};
 use super::family::{Family, Kind};
-use super::thread::ForkMutex;
+use super::thread::Shared;
 use crate::sync::{AtomicU64, Ordering};
 
 const NONE: u64 = 0;
@@ -176,7 +176,7 @@ fn seconds(ns: u64) -> f64 {
 
 /// The hearts of one watchdog; native metrics and a guard of `/livez`.
 pub struct Hearts {
-    all: ForkMutex<Arc<Vec<Arc<Heart>>>>,
+    all: Shared<Vec<Arc<Heart>>>,
     fail_after_ns: Option<u64>,
 }
 
@@ -185,14 +185,14 @@ impl Hearts {
     #[must_use]
     pub fn new(fail_after_ns: Option<u64>) -> Self {
         Self {
-            all: ForkMutex::new(Arc::default()),
+            all: Shared::new(Vec::new()),
             fail_after_ns,
         }
     }
 
     /// Watches one more.
-    pub fn add(&self, heart: Arc<Heart>) {
-        self.change(|hearts| hearts.push(heart));
+    pub fn add(&self, heart: &Arc<Heart>) {
+        self.change(|hearts| hearts.push(Arc::clone(heart)));
     }
 
     /// Watches it no longer.
@@ -203,25 +203,20 @@ impl Hearts {
     /// Those watched at this moment.
     #[must_use]
     pub fn list(&self) -> Arc<Vec<Arc<Heart>>> {
-        self.all.with(|hearts| Arc::clone(hearts))
+        self.all.get()
     }
 
-    fn change(&self, edit: impl FnOnce(&mut Vec<Arc<Heart>>)) {
-        let _old = self.all.with(|hearts| {
-            let mut next = Vec::clone(hearts);
+    fn change(&self, edit: impl Fn(&mut Vec<Arc<Heart>>)) {
+        self.all.update(|hearts| {
+            let mut next = hearts.clone();
             edit(&mut next);
-            std::mem::replace(hearts, Arc::new(next))
+            next
         });
     }
 
-    /// Call in the thread that is about to fork.
-    pub fn before_fork(&self) {
-        self.all.hold();
-    }
-
-    /// Call after `before_fork`, in the parent and in the child.
-    pub fn after_fork(&self) {
-        self.all.release();
+    /// Call in a forked child before anything else.
+    pub fn after_fork_in_child(&self) {
+        self.all.reset_in_child();
     }
 }
 
@@ -384,7 +379,7 @@ mod tests {
     fn liveness_fails_at_its_limit_and_names_the_loop() {
         let hearts = Hearts::new(Some(2_000_000_000));
         let heart = Arc::new(heart("main"));
-        hearts.add(Arc::clone(&heart));
+        hearts.add(&heart);
         heart.beat(1);
         let reasons = |now| {
             let mut out = Vec::new();
@@ -402,8 +397,8 @@ mod tests {
     #[test]
     fn every_heart_has_its_series() {
         let hearts = Hearts::new(None);
-        hearts.add(Arc::new(heart("a")));
-        hearts.add(Arc::new(heart("b")));
+        hearts.add(&Arc::new(heart("a")));
+        hearts.add(&Arc::new(heart("b")));
         let mut families = Vec::new();
 
         hearts.collect(0, &mut families);

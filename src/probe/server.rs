@@ -6,8 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::answer::{Answer, Request};
+use super::answer::{Answer, METRICS, Request};
 use super::board::Board;
 use super::connections::{Activity, Connections, Inherited};
 use super::listener::{BindError, bind};
@@ -36,6 +35,8 @@ const LONGEST_LIFE: Duration = Duration::from_mins(1);
 const DRAIN: Duration = Duration::from_millis(200);
 /// After a failed `accept` (out of descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What a scrape may take before it is answered 503.
+const LONGEST_SCRAPE: Duration = Duration::from_secs(5);
 /// hyper's least buffer; a smaller header limit is still kept exactly.
 const LEAST_BUFFER: usize = 8192;
 
@@ -138,6 +139,12 @@ impl Server {
     }
 }
 
+/// A descriptor to let go of when the process has none left: a probe must be
+/// answered then, of all times.
+fn spare_descriptor() -> Option<UdpSocket> {
+    UdpSocket::bind(("127.0.0.1", 0)).ok()
+}
+
 #[cfg(unix)]
 fn number<S: std::os::fd::AsRawFd>(socket: &S) -> i64 {
     i64::from(socket.as_raw_fd())
@@ -162,46 +169,48 @@ impl Service {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_blocking_threads(1)
             .build()?;
         let listener = {
             let _entered = runtime.enter();
             TcpListener::from_std(listener)?
         };
+        // Before `start` returns: later there may be none left.
+        let spare = spare_descriptor();
         spawn_quiet("mtaio-probes", move || {
-            runtime.block_on(self.accept(listener));
+            runtime.block_on(self.accept(listener, spare));
+            // Not waiting for a scrape whose source hangs.
+            runtime.shutdown_background();
         })
     }
 
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, listener: TcpListener, mut spare: Option<UdpSocket>) {
         let mut stopped = self.stopped.clone();
         let mark = self.inherited.enter(number(&listener));
         let mut connections = Connections::new(self.limits.max_connections);
-        let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
                 // Ended ones first, so that they don't cost a live one its place.
                 biased;
                 _ = stopped.wait_for(|stop| *stop) => break,
-                Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
-                    connections.remove(ended.map_or_else(|e| e.id(), |(id, ())| id));
-                }
+                () = connections.ended() => spare = spare.or_else(spare_descriptor),
                 accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                     connections.make_room();
                     let activity = connections.activity();
-                    let task = self.clone().serve(stream, activity.clone());
-                    connections.add(tasks.spawn(task), activity);
-                } else {
-                    // Out of descriptors: one of ours is the one we can free.
-                    connections.drop_stalest();
+                    connections.add(self.clone().serve(stream, activity.clone()), activity);
+                } else if spare.take().is_none() {
+                    // Out of descriptors, and the kernel says so whether or not
+                    // anybody waits: let those who have one end first.
                     sleep(ACCEPT_PAUSE).await;
+                    if !connections.try_ended() {
+                        connections.drop_stalest();
+                    }
                 },
             }
         }
         drop(mark);
         drop(listener);
-        let drained = async { while tasks.join_next().await.is_some() {} };
-        // What is unfinished then is cut off when `tasks` is dropped.
-        let _ = timeout(DRAIN, drained).await;
+        let _ = timeout(DRAIN, connections.all_ended()).await;
     }
 
     async fn serve(self, stream: TcpStream, activity: Activity) {
@@ -211,8 +220,7 @@ impl Service {
         let board = Arc::clone(&self.board);
         let handler = service_fn(move |request| {
             activity.touch();
-            let response = respond(&board, &request);
-            async move { Ok::<_, Infallible>(response) }
+            respond(Arc::clone(&board), request)
         });
         let io = TokioIo::new(stream);
         let mut connection = self.protocol().serve_connection(io, handler);
@@ -255,18 +263,39 @@ impl Service {
     }
 }
 
-fn respond(board: &Board, request: &hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+async fn respond(
+    board: Arc<Board>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() != METRICS {
+        return Ok(response(board.answer(asked(&request))));
+    }
+    // Sources run aside: one that hangs costs its scrape and no other probe.
+    let work = move || board.answer(asked(&request));
+    // A set, because dropping it calls off what hasn't begun: scrapes behind a
+    // hanging one don't pile up.
+    let mut scrape = JoinSet::new();
+    scrape.spawn_blocking(work);
+    let answer = match timeout(LONGEST_SCRAPE, scrape.join_next()).await {
+        Ok(Some(Ok(answer))) => answer,
+        Ok(_) => Answer::plain(500, "a metrics source failed\n"),
+        Err(_) => Answer::plain(503, "a metrics source hangs\n"),
+    };
+    Ok(response(answer))
+}
+
+fn asked(request: &hyper::Request<Incoming>) -> Request<'_> {
     let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes);
-    let asked = Request {
+    Request {
         method: request.method().as_str(),
         path: request.uri().path(),
         accept: accept
             .and_then(|a| std::str::from_utf8(a).ok())
             .unwrap_or_default(),
-    };
-    // A source that panics costs its scrape, not the thread.
-    let answer = catch_unwind(AssertUnwindSafe(|| board.answer(asked)))
-        .unwrap_or_else(|_| Answer::plain(500, "a metrics source failed\n"));
+    }
+}
+
+fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
     let allow = answer.allow();
     let mut response = hyper::Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() =
@@ -285,15 +314,21 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream as Client;
 
+    use super::super::board::MetricsSource;
+    use super::super::family::Family;
     use super::*;
 
     fn started(header_timeout: Duration) -> Server {
+        serving(header_timeout, Board::new(|| 0))
+    }
+
+    fn serving(header_timeout: Duration, board: Board) -> Server {
         let limits = Limits {
             max_connections: 4,
             max_header_bytes: 1024,
             header_timeout,
         };
-        Server::start("127.0.0.1", 0, limits, Arc::new(Board::new(|| 0))).unwrap()
+        Server::start("127.0.0.1", 0, limits, Arc::new(board)).unwrap()
     }
 
     fn exchange(server: &Server, sent: &[u8]) -> String {
@@ -351,6 +386,47 @@ mod tests {
 
         assert_eq!(status(&answer), "200");
         drop(idle);
+        assert!(server.stop(Duration::from_secs(5)));
+    }
+
+    struct Source(fn());
+
+    impl MetricsSource for Source {
+        fn collect(&self, _now_ns: u64, _out: &mut Vec<Family>) {
+            (self.0)();
+        }
+    }
+
+    fn source(collect: fn()) -> Arc<dyn MetricsSource> {
+        Arc::new(Source(collect))
+    }
+
+    #[test]
+    fn a_hanging_source_costs_no_other_probe_and_no_stop() {
+        let board = Board::new(|| 0);
+        board.add_source(&source(|| std::thread::sleep(Duration::from_secs(3))));
+        let server = serving(Duration::from_secs(5), board);
+        let mut scraper = Client::connect(server.address()).unwrap();
+        scraper.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+
+        let answer = exchange(&server, b"GET /livez HTTP/1.0\r\n\r\n");
+
+        assert_eq!(status(&answer), "200");
+        let began = Instant::now();
+        assert!(server.stop(Duration::from_secs(2)));
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_panicking_source_is_500_and_the_next_scrape_served() {
+        let board = Board::new(|| 0);
+        board.add_source(&source(|| panic!("a source of this test")));
+        let server = serving(Duration::from_secs(5), board);
+
+        for _ in 0..2 {
+            let answer = exchange(&server, b"GET /metrics HTTP/1.0\r\n\r\n");
+            assert_eq!(status(&answer), "500");
+        }
         assert!(server.stop(Duration::from_secs(5)));
     }
 }

@@ -5,13 +5,14 @@
 //! and summaries.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::family::{Family, Kind, Series, Value};
+use super::family::{Family, Kind, Value};
 
 /// The text formats a scraper can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ fn is_zero(quality: &str) -> bool {
 
 /// The whole page.
 #[must_use]
-pub fn encode(families: Vec<Family>, format: Format) -> String {
+pub fn encode(families: Vec<Arc<Family>>, format: Format) -> String {
     let mut page = String::new();
     for family in families.into_iter().filter(|f| !f.series().is_empty()) {
         let written = if family.kind() == Kind::Summary {
@@ -76,7 +77,7 @@ pub fn encode(families: Vec<Family>, format: Format) -> String {
 /// One family as the crate wants it.
 #[derive(Debug)]
 struct Encoded {
-    family: Family,
+    family: Arc<Family>,
     format: Format,
 }
 
@@ -96,12 +97,12 @@ impl Collector for Encoded {
         };
         let mut metric =
             encoder.encode_descriptor(&name, &help, unit.as_ref(), crate_type(family.kind()))?;
-        for series in family.series() {
-            if series.labels.is_empty() {
-                sample(&mut metric, series, family.kind(), *format)?;
+        for (labels, value) in family.series() {
+            if labels.is_empty() {
+                sample(&mut metric, value, family.kind(), *format)?;
             } else {
-                let mut labelled = metric.encode_family(&series.labels)?;
-                sample(&mut labelled, series, family.kind(), *format)?;
+                let mut labelled = metric.encode_family(labels)?;
+                sample(&mut labelled, value, family.kind(), *format)?;
             }
         }
         Ok(())
@@ -127,11 +128,11 @@ fn crate_type(kind: Kind) -> MetricType {
 
 fn sample(
     metric: &mut MetricEncoder<'_>,
-    series: &Series,
+    value: &Value,
     kind: Kind,
     format: Format,
 ) -> fmt::Result {
-    match (&series.value, kind) {
+    match (value, kind) {
         (Value::Number(total), Kind::Counter) if format == Format::OpenMetrics => {
             metric.encode_counter::<NoLabelSet, f64, f64>(total, None)
         }
@@ -171,22 +172,22 @@ fn summary(page: &mut String, family: &Family, format: Format) -> fmt::Result {
     if format == Format::OpenMetrics && !family.unit().is_empty() {
         writeln!(page, "# UNIT {name} {}", family.unit())?;
     }
-    for series in family.series() {
+    for (labels, value) in family.series() {
         let Value::Summary {
             count,
             sum,
             quantiles,
-        } = &series.value
+        } = value
         else {
             continue;
         };
         for (q, value) in quantiles {
-            let labels = braced(&series.labels, Some(*q));
-            writeln!(page, "{name}{labels} {}", number(*value))?;
+            let braces = braced(labels, Some(*q));
+            writeln!(page, "{name}{braces} {}", number(*value))?;
         }
-        let labels = braced(&series.labels, None);
-        writeln!(page, "{name}_sum{labels} {}", number(*sum))?;
-        writeln!(page, "{name}_count{labels} {count}")?;
+        let braces = braced(labels, None);
+        writeln!(page, "{name}_sum{braces} {}", number(*sum))?;
+        writeln!(page, "{name}_count{braces} {count}")?;
     }
     Ok(())
 }
@@ -232,7 +233,7 @@ mod tests {
     use super::*;
 
     fn page(family: Family, format: Format) -> String {
-        encode(vec![family], format)
+        encode(vec![Arc::new(family)], format)
     }
 
     #[test]

@@ -11,9 +11,11 @@ use super::dump::StackSignal;
 use super::heart::{Finding, Heart, Hearts};
 use super::thread::spawn_quiet;
 
-/// How long Python gets to take a stack itself: many times its switch interval
+/// How long Python gets to begin on a stack itself: many times its switch interval
 /// (5 ms), so that running out of it means that the interpreter is held.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long it gets to end: source lines are read from files, amid other threads.
+const LONGEST_CAPTURE: Duration = Duration::from_secs(2);
 
 /// What a watchdog is given.
 pub struct Watching {
@@ -50,8 +52,8 @@ impl Watchdog {
         })
     }
 
-    /// Ends the thread and closes the desk; waits for at most `PATIENCE` and a
-    /// dump. Reports made before can still be read from the desk.
+    /// Ends the thread and closes the desk; waits for a dump at
+    /// most. Reports made before can still be read from the desk.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
         self.desk.close();
@@ -106,10 +108,11 @@ impl Watching {
     }
 
     fn suspect(&mut self, heart: &Arc<Heart>, beat: u64, age_ns: u64) {
-        let (stack, held) = match self.stack(heart) {
+        let (stack, held) = match self.desk.capture(heart, PATIENCE, LONGEST_CAPTURE) {
             Some(Capture::NotRunning) => return heart.pause(beat),
             Some(Capture::Stack(stack)) => (Some(stack), false),
-            None => (self.signal.as_mut().and_then(|s| s.stack(&heart.who)), true),
+            Some(Capture::Elsewhere) => (self.signalled(heart), false),
+            None => (self.signalled(heart), true),
         };
         heart.confirm(beat);
         if held {
@@ -124,8 +127,8 @@ impl Watching {
         });
     }
 
-    fn stack(&self, heart: &Arc<Heart>) -> Option<Capture> {
-        self.desk.capture(heart, PATIENCE)
+    fn signalled(&mut self, heart: &Heart) -> Option<String> {
+        self.signal.as_mut().and_then(|s| s.stack(&heart.who))
     }
 }
 

@@ -110,6 +110,9 @@ def test_a_signal_loses_no_request_of_clients_outside(tmp_path, number):
         text=True,
     ) as process:
         url = process.stdout.readline().split()[1]
+        probes = process.stdout.readline().split()[2].removesuffix("/livez")
+        with urllib.request.urlopen(f"{probes}/readyz", timeout=30) as answer:
+            assert answer.status == 200
         clients = [Client(url, f"outside{n}") for n in range(4)]
         for client in clients:
             client.start()

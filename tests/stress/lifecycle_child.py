@@ -10,10 +10,14 @@ import time
 
 from mtaio.app import Application
 from mtaio.exceptions import ApplicationError, StartupError
+from mtaio.health import HealthMonitor
+from mtaio.monitoring import ProbeServer
 
 
 def say(*words):
-    print(*words, flush=True)
+    # In one write: several processes may share the pipe.
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 class Ready:
@@ -151,6 +155,25 @@ def blocked():
         say("free")
         await asyncio.sleep(3600)
 
+    app.spawn("block", block)
+    return app
+
+
+def probed():
+    probes = ProbeServer()
+    health = HealthMonitor(probes=probes)
+    app = Application(health=health)
+
+    async def block():
+        say("probes", probes.url)
+        await asyncio.sleep(0.2)
+        say("blocked")
+        time.sleep(3)  # noqa: ASYNC251 - the point of it
+        say("free")
+
+    app.add("probes", probes)
+    app.add("health", health, depends_on=["probes"])
+    app.add("db", **part("db"))
     app.spawn("block", block)
     return app
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,16 @@ def load(child, clients):
         thread.start()
     child.wait_for("answered")
     return threads
+
+
+def probe(url, path):
+    """The status of one probe."""
+    try:
+        with urllib.request.urlopen(url + path, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -214,6 +226,24 @@ def test_readiness_fails_while_the_loop_is_still_blocked(loop):
         assert child.end() == ExitCode.CLEAN
     assert child.at("unready a stop was asked for by a signal") < child.at("free")
     assert child.at("free") < child.at("db stopped")
+
+
+def test_the_readiness_probe_fails_while_the_loop_is_still_blocked():
+    with Child("probed") as child:
+        url = child.wait_for("probes").split()[1]
+        child.wait_for("blocked")
+        before = probe(url, "/readyz"), probe(url, "/livez")
+
+        child.send(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while (after := probe(url, "/readyz")) == 200:
+            assert time.monotonic() < deadline
+        live = probe(url, "/livez")
+        was_free = "free" in child.lines
+
+        assert child.end() == ExitCode.CLEAN
+    assert (before, after, live) == ((200, 200), 503, 200)
+    assert not was_free
 
 
 @pytest.mark.parametrize("loop", LOOPS)

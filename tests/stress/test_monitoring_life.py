@@ -143,6 +143,55 @@ def test_a_forked_childs_monitor_works(interval, forks):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_sample_in_flight_survives_a_fork_and_a_loop_that_closes():
+    done = run(
+        """
+        import asyncio, os
+        from mtaio.monitoring import ResourceMonitor
+
+        monitor = ResourceMonitor()
+
+        def ask(how_many):
+            return [
+                asyncio.ensure_future(monitor.get_current_stats(max_age=0))
+                for _ in range(how_many)
+            ]
+
+        async def fork_in_flight():
+            await monitor.get_current_stats()
+            asking = ask(20)
+            await asyncio.sleep(0)
+            pid = os.fork()
+            if pid == 0:
+                asyncio.events._set_running_loop(None)
+                stats = asyncio.run(monitor.get_current_stats())
+                os._exit(0 if stats.process.rss_bytes else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert len(await asyncio.gather(*asking)) == 20
+
+        for _ in range(10):
+            asyncio.run(fork_in_flight())
+
+        for _ in range(50):
+            loop = asyncio.new_event_loop()
+
+            async def leave():
+                for task in ask(3):
+                    task.add_done_callback(lambda task: task.cancelled())
+                await asyncio.sleep(0)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+
+            loop.run_until_complete(leave())
+            loop.close()
+        assert asyncio.run(monitor.get_current_stats()).uptime > 0
+        """
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 EXITS = {
     "end of program": ("pass", 0),
     "sys.exit": ("sys.exit(3)", 3),

@@ -4,9 +4,11 @@ use pyo3::prelude::*;
 
 use super::key::{PyProbe, is_collected};
 use super::{PyCache, args};
-use crate::cache::{Cause, Entry, Gone, Leaving};
+use crate::bindings::clock::{Clock, monotonic_ns};
+use crate::cache::{Cause, Entry, Gone, Leaving, Read};
 
-pub(super) type Left = Leaving<Py<PyAny>, Py<PyAny>>;
+pub(super) type Left = Gone<Py<PyAny>, Py<PyAny>>;
+pub(super) type Found = Read<Py<PyAny>, Py<PyAny>, Py<PyAny>>;
 
 /// A live entry: key, value, deadline.
 type Live = (Py<PyAny>, Py<PyAny>, u64);
@@ -100,53 +102,68 @@ impl PyCache {
         let hash = hash_of(key)?;
         let mut entry = self.entry(key, value, deadline)?;
         entry.grace = grace;
-        let mut left = Left::default();
+        let mut left = Leaving::default();
         let done = self
             .core
             .set(hash, &PyProbe::new(key), entry, now, &mut left);
-        self.release(key.py(), left);
+        self.tell(key.py(), left);
         done
     }
 
+    #[inline]
     pub(super) fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = key.py();
         let hash = hash_of(key)?;
-        let now = self.now(py)?;
-        let mut left = Left::default();
         let probe = PyProbe::new(key);
-        let found = self
-            .core
-            .get(hash, &probe, now, |value| value.clone_ref(py), &mut left);
-        self.release(py, left);
-        found
+        let read = |value: &Py<PyAny>| value.clone_ref(py);
+        let found = match &self.clock {
+            // Read under the lock, and only if the key is held: a miss is cheap.
+            Clock::Monotonic => self.core.get(hash, &probe, monotonic_ns, read)?,
+            clock @ Clock::Python(_) => {
+                let now = clock.now_ns(py)?;
+                self.core.get(hash, &probe, || now, read)?
+            }
+        };
+        Ok(self.taken(py, found))
+    }
+
+    /// What a read came to, once the hook knows what it took out.
+    #[inline]
+    pub(super) fn taken(&self, py: Python<'_>, read: Found) -> Option<Py<PyAny>> {
+        match read {
+            Read::Hit(value) => Some(value),
+            Read::Miss => None,
+            Read::Expired(gone) => {
+                self.tell(py, [gone]);
+                None
+            }
+        }
     }
 
     /// Takes the entry out; whether it was live.
     pub(super) fn remove(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let hash = hash_of(key)?;
         let now = self.now(key.py())?;
-        let mut left = Left::default();
-        let live = self.core.delete(hash, &PyProbe::new(key), now, &mut left)?;
-        self.release(key.py(), left);
+        let gone = self.core.delete(hash_of(key)?, &PyProbe::new(key), now)?;
+        let live = gone
+            .as_ref()
+            .is_some_and(|gone| gone.cause != Cause::Expired);
+        self.tell(key.py(), gone);
         Ok(live)
     }
 
     /// Tells the hook of each that left, then drops it; no lock is held. A hook
     /// that raises is reported through `sys.unraisablehook`, and the next runs.
     #[inline]
-    pub(super) fn release(&self, py: Python<'_>, left: Left) {
-        if !self.watched || left.is_empty() {
-            return;
+    pub(super) fn tell(&self, py: Python<'_>, left: impl IntoIterator<Item = Left>) {
+        if self.watched {
+            self.tell_hook(py, left);
+        } else {
+            left.into_iter().for_each(drop);
         }
-        self.tell(py, left);
     }
 
     #[cold]
-    pub(super) fn tell(
-        &self,
-        py: Python<'_>,
-        left: impl IntoIterator<Item = Gone<Py<PyAny>, Py<PyAny>>>,
-    ) {
+    fn tell_hook(&self, py: Python<'_>, left: impl IntoIterator<Item = Left>) {
         let hook = self
             .hooks
             .lock()
@@ -154,12 +171,11 @@ impl PyCache {
             .as_ref()
             .map(|h| h.clone_ref(py));
         let Some(hook) = hook else { return };
+        let hook = hook.bind(py);
         for gone in left {
-            let told = hook
-                .bind(py)
-                .call1((gone.key, gone.value, cause_name(gone.cause)));
-            if let Err(error) = told {
-                error.write_unraisable(py, Some(hook.bind(py)));
+            let cause = cause_name(gone.cause);
+            if let Err(error) = hook.call1((gone.key, gone.value, cause)) {
+                error.write_unraisable(py, Some(hook));
             }
         }
     }

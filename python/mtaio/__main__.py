@@ -1,0 +1,96 @@
+"""`python -m mtaio`, also `mtaio`: run an application, examine a deployment.
+
+Exit codes of `run` are those of `mtaio.app.ExitCode`. `doctor` exits 0 when
+nothing fails, 1 when an item does, 2 when the settings are bad.
+"""
+
+import argparse
+import asyncio
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import __version__, _doctor
+from .app import Application, ExitCode
+from .config import Settings
+from .exceptions import SettingsError, StartupError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except SettingsError as error:
+        print("bad settings:", *error.faults, sep="\n  ", file=sys.stderr)  # noqa: T201
+        return ExitCode.BAD_SETTINGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("mtaio", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run an application until it is stopped")
+    run.add_argument(
+        "factory",
+        type=_factory,
+        metavar="MODULE:FACTORY",
+        help="a function, sync or async, that makes the Application",
+    )
+    run.set_defaults(command=_run)
+    doctor = commands.add_parser("doctor", help="go through the deployment checklist")
+    doctor.add_argument("--json", action="store_true", help="findings as JSON")
+    doctor.add_argument(
+        "--env", action="store_true", help="print each variable and its source instead"
+    )
+    doctor.set_defaults(command=_examine)
+    return parser
+
+
+def _factory(given: str) -> Callable[[], Any]:
+    module, separator, name = given.partition(":")
+    if not (module and separator and name):
+        raise argparse.ArgumentTypeError(f"{given!r} is not of the form MODULE:FACTORY")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not callable(factory):
+        raise argparse.ArgumentTypeError(f"{given} is not a function: {factory!r}")
+    return factory  # type: ignore[no-any-return]  # callable, as just seen
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return asyncio.run(_run_application(options.factory))
+    except StartupError as error:
+        print(f"not started: {error}", file=sys.stderr)  # noqa: T201
+        return ExitCode.START_FAILED
+
+
+async def _run_application(factory: Callable[[], Any]) -> ExitCode:
+    made = factory()
+    if inspect.isawaitable(made):
+        made = await made
+    if not isinstance(made, Application):
+        raise SystemExit(f"the factory must make an Application, it made {made!r}")
+    return await made.run()
+
+
+def _examine(options: argparse.Namespace) -> int:
+    if options.env:
+        print(_doctor.environment_table(os.environ))  # noqa: T201
+        Settings.from_env()
+        return 0
+    findings = asyncio.run(_doctor.examine(Settings.from_env()))
+    show = _doctor.as_json if options.json else _doctor.as_text
+    print(show(findings))  # noqa: T201
+    return int(any(finding.level is _doctor.Level.FAIL for finding in findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,513 @@
+//! The laws of the cache, against plain references.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A key that is compared as foreign code would: by asking.
+type Key = std::rc::Rc<(u64, u32)>;
+
+/// Comparing this one fails.
+const FAILING: u32 = 4_000_000_000;
+
+/// Looks for a number; every key of `hash % 7` collides.
+struct Ask<'a> {
+    key: Key,
+    /// Runs before each answer, with no lock held.
+    meanwhile: Option<&'a dyn Fn()>,
+}
+
+impl Probe<Key> for Ask<'_> {
+    type Error = &'static str;
+
+    fn is(&self, held: &Key) -> bool {
+        Key::ptr_eq(&self.key, held)
+    }
+
+    fn same(one: &Key, other: &Key) -> bool {
+        Key::ptr_eq(one, other)
+    }
+
+    fn plainly_equals(&self, held: &Key) -> Option<bool> {
+        // Odd keys are plain, even ones only foreign code can compare.
+        (self.key.1 % 2 == 1).then(|| self.key.1 == held.1)
+    }
+
+    fn share(&self, held: &Key) -> Key {
+        Key::clone(held)
+    }
+
+    fn ask(&self, held: &Key) -> Result<bool, &'static str> {
+        if let Some(meanwhile) = self.meanwhile {
+            meanwhile();
+        }
+        if self.key.1 == FAILING {
+            return Err("no comparison");
+        }
+        Ok(self.key.1 == held.1)
+    }
+}
+
+fn key(number: u32) -> Ask<'static> {
+    Ask {
+        key: Key::new((u64::from(number % 7), number)),
+        meanwhile: None,
+    }
+}
+
+fn entry(key: &Ask<'_>, value: u32, deadline: u64) -> Entry<Key, u32> {
+    Entry {
+        key: Key::clone(&key.key),
+        value,
+        deadline,
+        grace: 0,
+        weight: 0,
+        traced: false,
+    }
+}
+
+fn bounds(max_size: Option<usize>, eviction: Eviction) -> Bounds {
+    Bounds {
+        max_size,
+        max_weight: None,
+        eviction,
+        shards: None,
+    }
+}
+
+/// The cache as tests use it: numbers by number.
+struct Numbers(Cache<Key, u32>);
+
+impl Numbers {
+    fn new(max_size: Option<usize>, eviction: Eviction) -> Self {
+        Self(Cache::new(bounds(max_size, eviction)))
+    }
+
+    fn set(&self, number: u32, value: u32, deadline: u64, now: u64) -> Vec<Gone<Key, u32>> {
+        let key = key(number);
+        let mut gone = Leaving::default();
+        let entry = entry(&key, value, deadline);
+        let set = self.0.set(key.key.0, &key, entry, now, &mut gone);
+        set.expect("the key can be compared");
+        gone.into_iter().collect()
+    }
+
+    fn get(&self, number: u32, now: u64) -> Option<u32> {
+        let key = key(number);
+        let read = self.0.get(key.key.0, &key, || now, |value| *value);
+        match read.expect("the key can be compared") {
+            Read::Hit(value) => Some(value),
+            Read::Miss | Read::Expired(_) => None,
+        }
+    }
+
+    fn delete(&self, number: u32, now: u64) -> bool {
+        let key = key(number);
+        let gone = self.0.delete(key.key.0, &key, now);
+        gone.expect("the key can be compared")
+            .is_some_and(|gone| gone.cause == Cause::Deleted)
+    }
+
+    fn touch(&self, number: u32, deadline: u64, now: u64) -> bool {
+        let key = key(number);
+        let touched = self.0.touch(key.key.0, &key, deadline, now);
+        touched.expect("the key can be compared")
+    }
+
+    fn live(&self, now: u64) -> HashMap<u32, u32> {
+        let mut all = HashMap::new();
+        for at in 0..self.0.shard_count() {
+            self.0.each(at, now, |key, value, _| {
+                assert!(all.insert(key.1, *value).is_none(), "one entry per key");
+            });
+        }
+        all
+    }
+
+    fn sweep(&self, now: u64, budget: Budget) -> usize {
+        let mut calls = 0;
+        for at in 0..self.0.shard_count() {
+            let mut gone = Leaving::default();
+            while !self.0.sweep(at, now, budget, &mut gone) {
+                calls += 1;
+            }
+        }
+        calls
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set { key: u32, ttl: u64 },
+    Get { key: u32 },
+    Delete { key: u32 },
+    Touch { key: u32, ttl: u64 },
+    Wait { time: u64 },
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0..40_u32;
+    let ttl = 1..60_u64;
+    prop_oneof![
+        6 => (key.clone(), ttl.clone()).prop_map(|(key, ttl)| Step::Set { key, ttl: ttl * 2 }),
+        6 => key.clone().prop_map(|key| Step::Get { key }),
+        2 => key.clone().prop_map(|key| Step::Delete { key }),
+        1 => (key, ttl).prop_map(|(key, ttl)| Step::Touch { key, ttl: ttl * 2 }),
+        2 => (1..20_u64).prop_map(|time| Step::Wait { time: time * 2 }),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+const SMALL: Budget = Budget {
+    slots: 3,
+    removals: 2,
+};
+
+/// A cache of any bound next to a map of deadlines. What the cache holds must be
+/// in the map with the same value; without a bound the reverse holds too.
+fn agrees_with_a_map_of_deadlines(cache: &Numbers, bound: Option<usize>, steps: Vec<Step>) {
+    let mut model: HashMap<u32, (u32, u64)> = HashMap::new();
+    let mut now = 0;
+    for (serial, step) in (0_u32..).zip(steps) {
+        let before = cache.live(now);
+        match step {
+            Step::Set { key, ttl } => {
+                cache.set(key, serial, now + ttl, now);
+                model.insert(key, (serial, now + ttl));
+                assert_eq!(cache.get(key, now), Some(serial), "what is set is there");
+            }
+            Step::Get { key } => {
+                assert_eq!(cache.get(key, now), before.get(&key).copied());
+            }
+            Step::Delete { key } => {
+                assert_eq!(cache.delete(key, now), before.contains_key(&key));
+                model.remove(&key);
+            }
+            Step::Touch { key, ttl } => {
+                let live = before.contains_key(&key);
+                assert_eq!(cache.touch(key, now + ttl, now), live);
+                model
+                    .entry(key)
+                    .and_modify(|held| held.1 = if live { now + ttl } else { held.1 });
+            }
+            Step::Wait { time } => now += time,
+            Step::Sweep => {
+                // The first may only end a pass that `set` began.
+                cache.sweep(now, SMALL);
+                cache.sweep(now, SMALL);
+                let live = cache.live(now).len();
+                assert_eq!(cache.0.len(), live, "a whole pass leaves what lives");
+            }
+        }
+        model.retain(|_, held| held.1 > now);
+        let live = cache.live(now);
+        assert!(bound.is_none_or(|bound| cache.0.len() <= bound));
+        for (key, value) in &live {
+            assert_eq!(model.get(key).map(|held| held.0), Some(*value));
+        }
+        if bound.is_none() {
+            assert_eq!(live.len(), model.len());
+        }
+    }
+}
+
+const POLICIES: [Eviction; 4] = [
+    Eviction::S3Fifo,
+    Eviction::Lru,
+    Eviction::Lfu,
+    Eviction::Fifo,
+];
+
+proptest! {
+    #[test]
+    fn an_unbounded_cache_is_a_map_of_deadlines(steps in prop::collection::vec(step(), 1..300)) {
+        let cache = Numbers::new(None, Eviction::S3Fifo);
+        agrees_with_a_map_of_deadlines(&cache, None, steps);
+    }
+
+    #[test]
+    fn a_bounded_cache_never_lies_and_never_overflows(
+        steps in prop::collection::vec(step(), 1..300),
+        size in 1..20_usize,
+        shards in 1..4_usize,
+        policy in 0..4_usize,
+    ) {
+        let mut bounds = bounds(Some(size), POLICIES[policy]);
+        bounds.shards = Some(shards);
+        agrees_with_a_map_of_deadlines(&Numbers(Cache::new(bounds)), Some(size), steps);
+    }
+
+    #[test]
+    fn each_policy_evicts_as_its_reference(
+        keys in prop::collection::vec((0..30_u32, any::<bool>()), 1..400),
+        size in 1..12_usize,
+    ) {
+        for policy in [Eviction::Lru, Eviction::Lfu, Eviction::Fifo] {
+            let cache = Numbers::new(Some(size), policy);
+            let mut reference = Reference { policy, size, held: Vec::new() };
+            for &(key, read) in &keys {
+                if read {
+                    prop_assert_eq!(cache.get(key, 0).is_some(), reference.touch(key));
+                } else {
+                    cache.set(key, key, u64::MAX, 0);
+                    reference.set(key);
+                }
+            }
+            let mut left: Vec<u32> = reference.held.iter().map(|held| held.0).collect();
+            let mut kept: Vec<u32> = cache.live(0).into_keys().collect();
+            left.sort_unstable();
+            kept.sort_unstable();
+            prop_assert_eq!(kept, left);
+        }
+    }
+
+    #[test]
+    fn weight_is_the_sum_of_what_is_held_and_below_the_bound(
+        sets in prop::collection::vec((0..20_u32, 0..12_u64), 1..200),
+        policy in 0..4_usize,
+    ) {
+        let mut bounds = bounds(None, POLICIES[policy]);
+        bounds.max_weight = Some(10);
+        let cache: Cache<Key, u32> = Cache::new(bounds);
+        let mut weights = HashMap::new();
+        for (number, weight) in sets {
+            let key = key(number);
+            let mut entry = entry(&key, number, u64::MAX);
+            entry.weight = weight;
+            let mut gone = Leaving::default();
+            cache.set(key.key.0, &key, entry, 0, &mut gone).expect("the key can be compared");
+            weights.insert(number, weight);
+            let mut sum = 0;
+            cache.each(0, 0, |key, _, _| sum += weights[&key.1]);
+            prop_assert_eq!(cache.weight(), sum);
+            prop_assert!(sum <= 10);
+        }
+    }
+}
+
+/// Ten lines of each policy: a list of key, uses and the time of last use.
+struct Reference {
+    policy: Eviction,
+    size: usize,
+    held: Vec<(u32, u32)>,
+}
+
+impl Reference {
+    fn touch(&mut self, key: u32) -> bool {
+        let Some(at) = self.held.iter().position(|held| held.0 == key) else {
+            return false;
+        };
+        self.held[at].1 += 1;
+        if self.policy != Eviction::Fifo {
+            let recent = self.held.remove(at);
+            self.held.push(recent);
+        }
+        true
+    }
+
+    fn set(&mut self, key: u32) {
+        if self.touch(key) {
+            return;
+        }
+        if self.held.len() == self.size {
+            let uses = |at: &usize| (self.held[*at].1, *at);
+            let rarest = (0..self.size).min_by_key(uses);
+            let lfu = self.policy == Eviction::Lfu;
+            self.held.remove(if lfu { rarest.unwrap_or(0) } else { 0 });
+        }
+        self.held.push((key, 1));
+    }
+}
+
+#[test]
+fn an_error_of_foreign_equality_reaches_the_caller_and_changes_nothing() {
+    let cache = Numbers::new(None, Eviction::Lru);
+    let probe = key(FAILING);
+    let twin = probe.key.0 as u32;
+    cache.set(twin, 1, 100, 0);
+    let mut gone = Leaving::default();
+
+    let set = cache
+        .0
+        .set(probe.key.0, &probe, entry(&probe, 2, 100), 0, &mut gone);
+
+    assert_eq!(set, Err("no comparison"));
+    assert_eq!(gone.into_iter().count(), 0);
+    assert_eq!(cache.live(0), HashMap::from([(twin, 1)]));
+}
+
+#[test]
+fn what_foreign_equality_does_to_the_cache_meanwhile_is_seen() {
+    let cache = Numbers::new(None, Eviction::Lru);
+    cache.set(2, 20, 100, 0);
+    let changes = RefCell::new(vec![30, 20]);
+    let meanwhile = || {
+        // Deletes and sets the very key that is being compared.
+        if let Some(value) = changes.borrow_mut().pop() {
+            cache.delete(2, 0);
+            cache.set(2, value + 1, 100, 0);
+        }
+    };
+    let probe = Ask {
+        key: Key::new((2, 2)),
+        meanwhile: Some(&meanwhile),
+    };
+
+    let read = cache.0.get(2, &probe, || 0, |value| *value);
+
+    assert_eq!(
+        read,
+        Ok(Read::Hit(31)),
+        "the value of the key held at the end"
+    );
+    assert_eq!(cache.live(0).len(), 1);
+}
+
+#[test]
+fn a_key_set_while_its_equal_is_being_compared_is_not_held_twice() {
+    let cache = Numbers::new(None, Eviction::Lru);
+    cache.set(2, 1, 100, 0);
+    let set_twin = Cell::new(true);
+    let meanwhile = || {
+        if set_twin.take() {
+            cache.set(16, 5, 100, 0);
+        }
+    };
+    let probe = Ask {
+        key: Key::new((2, 16)),
+        meanwhile: Some(&meanwhile),
+    };
+    let mut gone = Leaving::default();
+
+    let set = cache.0.set(2, &probe, entry(&probe, 6, 100), 0, &mut gone);
+
+    assert_eq!(set, Ok(()));
+    assert_eq!(cache.live(0), HashMap::from([(2, 1), (16, 6)]));
+}
+
+#[test]
+fn a_sweep_does_no_more_than_its_budget_and_goes_on_where_it_was() {
+    let cache = Numbers::new(Some(1000), Eviction::S3Fifo);
+    for key in 0..1000 {
+        cache.set(key, key, 10, 0);
+    }
+    let budget = Budget {
+        slots: 100,
+        removals: 30,
+    };
+    let mut gone = Leaving::default();
+
+    assert!(cache.0.sweep(0, 9, budget, &mut gone), "nothing is expired");
+    assert!(!cache.0.sweep(0, 10, budget, &mut gone));
+    assert_eq!(gone.into_iter().count(), 30);
+    assert_eq!(cache.sweep(10, budget), 970_usize.div_ceil(30) - 1);
+    assert_eq!(cache.0.len(), 0);
+}
+
+#[test]
+fn few_of_many_left_give_the_memory_back_and_keep_their_order() {
+    for policy in POLICIES {
+        let cache = Numbers::new(Some(1000), policy);
+        for key in 0..1000 {
+            cache.set(key, key, u64::MAX, 0);
+        }
+        for key in (0..1000).filter(|key| key % 5 != 0) {
+            cache.delete(key, 0);
+        }
+        let slots = cache.0.shards[0].lock().slab().slots();
+        assert!(slots <= 4 * 200, "{slots} slots for 200 entries");
+        assert_eq!(cache.live(0).len(), 200);
+
+        for key in 1000..1801 {
+            cache.set(key, key, u64::MAX, 0);
+        }
+        assert_eq!(cache.0.len(), 1000);
+        let oldest = cache.get(0, 0);
+        assert_eq!(oldest, None, "{policy:?}: the oldest leaves first");
+    }
+}
+
+#[test]
+fn stale_values_are_served_to_who_asks_and_until_their_grace_ends() {
+    let cache = Numbers::new(None, Eviction::Lru);
+    let key = key(4);
+    let mut entry = entry(&key, 1, 10);
+    entry.grace = 10;
+    let mut gone = Leaving::default();
+    assert_eq!(cache.0.set(4, &key, entry, 0, &mut gone), Ok(()));
+    let stale = |now| cache.0.get_stale(4, &key, now, |value| *value);
+
+    assert_eq!(stale(9), Ok((Read::Hit(1), false)));
+    assert_eq!(stale(10), Ok((Read::Hit(1), true)));
+    assert_eq!(cache.get(4, 10), None);
+    assert_eq!(cache.sweep(19, SMALL), 0);
+    assert_eq!(stale(19), Ok((Read::Hit(1), true)));
+    assert!(matches!(stale(20), Ok((Read::Expired(_), false))));
+    assert_eq!(cache.0.len(), 0);
+}
+
+#[test]
+fn only_traced_entries_are_shown_to_the_collector() {
+    let cache = Numbers::new(None, Eviction::Lru);
+    for number in 0..100 {
+        let key = key(number);
+        let mut entry = entry(&key, number, u64::MAX);
+        entry.traced = number % 10 == 0;
+        let mut gone = Leaving::default();
+        cache
+            .0
+            .set(key.key.0, &key, entry, 0, &mut gone)
+            .expect("the key can be compared");
+    }
+    cache.delete(20, 0);
+    let mut shown = Vec::new();
+
+    let done: Result<(), ()> = cache.0.trace(|key, _| {
+        shown.push(key.1);
+        Ok(())
+    });
+
+    shown.sort_unstable();
+    assert_eq!(done, Ok(()));
+    assert_eq!(shown, [0, 10, 30, 40, 50, 60, 70, 80, 90]);
+}
+
+#[test]
+fn an_entry_of_two_pointers_takes_24_bytes() {
+    assert_eq!(size_of::<Option<slab::Held<Key, Box<u32>>>>(), 24);
+}
+
+#[test]
+fn a_full_shard_of_pointers_is_below_48_bytes_an_entry() {
+    let cache: Cache<Key, Box<u32>> = Cache::new(bounds(Some(LARGEST_SHARD), Eviction::S3Fifo));
+    for number in 0..LARGEST_SHARD as u32 * 2 {
+        let probe = Ask {
+            key: Key::new((u64::from(number), number)),
+            meanwhile: None,
+        };
+        let entry = Entry {
+            key: Key::clone(&probe.key),
+            value: Box::new(number),
+            deadline: u64::MAX,
+            grace: 0,
+            weight: 0,
+            traced: false,
+        };
+        let mut gone = Leaving::default();
+        cache
+            .set(probe.key.0, &probe, entry, 0, &mut gone)
+            .expect("the key can be compared");
+    }
+
+    let bytes = cache.shards[0].lock().bytes();
+
+    assert!(
+        bytes <= 48 * LARGEST_SHARD,
+        "{} bytes an entry",
+        bytes / LARGEST_SHARD
+    );
+}

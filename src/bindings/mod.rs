@@ -15,6 +15,7 @@ pub(crate) mod log;
 mod log_direct;
 mod log_format;
 mod log_json;
+mod log_record;
 pub(crate) mod metrics;
 pub(crate) mod permits;
 pub(crate) mod probe;
@@ -35,6 +36,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     keyed::register(m)?;
     log::register(m)?;
     log_direct::register(m)?;
+    log_record::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;
     family::register(m)?;

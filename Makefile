@@ -54,7 +54,7 @@ format: $(VENV)/.ready
 # The quick loop while editing: an editable, unoptimised build.
 develop: $(VENV)/.ready
 	rm -f $(VENV)/.installed
-	$(BIN)/maturin develop
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop
 
 clean:
 	cargo clean

@@ -90,5 +90,7 @@ def rows(title: str, header: tuple[str, ...], lines: list[tuple[object, ...]]) -
         max(len(str(line[i])) for line in [header, *lines]) for i in range(len(header))
     ]
     for line in [header, *lines]:
-        cells = [str(cell).ljust(width) for cell, width in zip(line, widths)]
+        cells = [
+            str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)
+        ]
         print("  " + "  ".join(cells))

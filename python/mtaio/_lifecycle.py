@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Step)
 
+# What abandoned requests get to end when they are cancelled.
+_CANCELLED_SECONDS = 1.0
+
 
 class Phase(enum.StrEnum):
     """Where an application is in its one life; they follow in this order."""
@@ -78,6 +81,7 @@ class Lifecycle:
         self._reloads: list[Step] = []
         self._phase = Phase.NEW
         self._exit_code = ExitCode.CLEAN
+        self._start_ended = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_began = 0.0
@@ -94,6 +98,11 @@ class Lifecycle:
     def in_flight(self) -> int:
         """Requests under way now."""
         return len(self._inflight)
+
+    @property
+    def requests(self) -> int:
+        """Requests let in so far."""
+        return self._inflight.total
 
     @property
     def exit_code(self) -> ExitCode:
@@ -212,6 +221,7 @@ class Lifecycle:
                 self._exit_code = ExitCode.START_FAILED
             await self._stop_components(self._loop.time() + self._grace_period)
             self._enter(Phase.STOPPED)
+            self._start_ended.set()
             raise
         for component in self._components:
             component.on_end(self._component_ended)
@@ -219,6 +229,7 @@ class Lifecycle:
         if self._notifier.watchdog_seconds:
             self.spawn("systemd watchdog", self._feed_watchdog)
         self._enter(Phase.READY)
+        self._start_ended.set()
         self._notify("READY=1")
 
     async def run(self) -> ExitCode:
@@ -265,9 +276,12 @@ class Lifecycle:
         """Stop: drain, await what is under way, stop the components in reverse.
 
         Callers at the same time wait for the one stop; cancelling one doesn't
-        cut it short. What went wrong goes to the error handler and into
-        `exit_code`. Does nothing unless started.
+        cut it short. During the start it waits for the start to end. What went
+        wrong goes to the error handler and into `exit_code`. Does nothing unless
+        started.
         """
+        if self._phase is Phase.STARTING:
+            await self._start_ended.wait()
         if self._phase in (Phase.NEW, Phase.STOPPED):
             return
         if self._stopping is None:
@@ -428,7 +442,9 @@ class Lifecycle:
         if abandoned := self._inflight.cancel():
             text = f"{abandoned} requests were abandoned at the deadline"
             self._went_wrong(ApplicationError(text))
-            await asyncio.sleep(0)  # one turn for them to end
+            ends = asyncio.ensure_future(self._inflight.wait_idle())
+            await asyncio.wait({ends}, timeout=min(_CANCELLED_SECONDS, reserve / 2))
+            ends.cancel()
 
     async def _stop_tasks(self, deadline: float) -> None:
         for name in await self._tasks.stop(self._left(deadline) / 2):

@@ -6,8 +6,8 @@ import os
 from typing import Any, Literal, Self
 
 from . import _log_options, _rust
-from ._log_options import LogStats, OnError
 from ._log_json import JsonFormatter
+from ._log_options import LogStats, OnError
 from ._log_progress import Flush, on_loop_thread, wait_at_exit
 
 __all__ = (

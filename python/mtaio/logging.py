@@ -14,6 +14,7 @@ from ._log_json import JsonFormatter
 from ._log_logger import AsyncLogger
 from ._log_options import LogStats
 from ._log_progress import Flush
+from ._rust import RecordFactory
 
 __all__ = (
     "AsyncFileHandler",
@@ -24,4 +25,5 @@ __all__ = (
     "Flush",
     "JsonFormatter",
     "LogStats",
+    "RecordFactory",
 )

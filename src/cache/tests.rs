@@ -100,7 +100,7 @@ impl Numbers {
         let read = self.0.get(key.key.0, &key, || now, |value| *value);
         match read.expect("the key can be compared") {
             Read::Hit(value) => Some(value),
-            Read::Miss | Read::Expired(_) => None,
+            Read::Stale(_) | Read::Miss | Read::Expired(_) => None,
         }
     }
 
@@ -441,12 +441,12 @@ fn stale_values_are_served_to_who_asks_and_until_their_grace_ends() {
     assert_eq!(cache.0.set(4, &key, entry, 0, &mut gone), Ok(()));
     let stale = |now| cache.0.get_stale(4, &key, now, |value| *value);
 
-    assert_eq!(stale(9), Ok((Read::Hit(1), false)));
-    assert_eq!(stale(10), Ok((Read::Hit(1), true)));
+    assert_eq!(stale(9), Ok(Read::Hit(1)));
+    assert_eq!(stale(10), Ok(Read::Stale(1)));
     assert_eq!(cache.get(4, 10), None);
     assert_eq!(cache.sweep(19, SMALL), 0);
-    assert_eq!(stale(19), Ok((Read::Hit(1), true)));
-    assert!(matches!(stale(20), Ok((Read::Expired(_), false))));
+    assert_eq!(stale(19), Ok(Read::Stale(1)));
+    assert!(matches!(stale(20), Ok(Read::Expired(_))));
     assert_eq!(cache.0.len(), 0);
 }
 

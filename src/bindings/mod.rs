@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
+pub(crate) mod family;
 pub(crate) mod keyed;
 pub(crate) mod log;
 mod log_direct;
@@ -38,6 +39,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     log_record::register(m)?;
     metrics::register(m)?;
     permits::register(m)?;
+    family::register(m)?;
     probe::register(m)?;
     ready::register(m)?;
     watchdog::register(m)?;

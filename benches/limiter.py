@@ -1,0 +1,236 @@
+"""Limiters: mtaio and its peers in the same run; ratios, accuracy, CPU.
+
+    python benches/limiter.py [calls] [rate] [keys]
+
+No argument runs all three parts, in about a minute.
+"""
+
+import asyncio
+import sys
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+
+import aiolimiter
+import asynciolimiter
+import limits
+import pyrate_limiter
+import throttled.asyncio as throttled
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from measure import per_await, per_call, rows, table
+from mtaio.resources import KeyedRateLimiter, RateLimiter
+
+Acquire = Callable[[], Awaitable[object]]
+PLENTY = 10**9
+
+
+def peers(rate: int, burst: int) -> dict[str, Acquire]:
+    """One `acquire` of each library, at `rate` per second and this burst.
+
+    Those that count per window get a window of `burst / rate` seconds.
+    """
+    window = burst / rate
+    leaky = asynciolimiter.LeakyBucketLimiter(rate, capacity=burst)
+    bucket = pyrate_limiter.Limiter(
+        pyrate_limiter.Rate(burst, max(1, round(window * 1000)))
+    )
+    strategy = MovingWindowRateLimiter(MemoryStorage())
+    item = limits.RateLimitItemPerSecond(rate)
+    throttle = throttled.Throttled(
+        key="bench",
+        using="gcra",
+        quota=throttled.rate_limiter.per_sec(rate, burst=burst),
+        timeout=60,
+    )
+
+    async def hit() -> None:
+        # limits only answers; this is how its users wait.
+        while not await strategy.hit(item, "bench"):  # noqa: ASYNC110
+            await asyncio.sleep(1 / rate)
+
+    return {
+        "mtaio": RateLimiter(rate, burst).acquire,
+        "aiolimiter": aiolimiter.AsyncLimiter(burst, window).acquire,
+        "asynciolimiter leaky": leaky.wait,
+        "pyrate-limiter": bucket.try_acquire_async,
+        "limits (polled)": hit,
+        "throttled-py": throttle.limit,
+    }
+
+
+async def idle() -> None:
+    """What a call to a coroutine function costs at the least."""
+
+
+async def calls() -> None:
+    """`await acquire()` with tokens left, and its sync twin."""
+
+    def awaiting(acquire: Acquire) -> Callable[[int], Awaitable[None]]:
+        async def run(count: int) -> None:
+            for _ in range(count):
+                await acquire()
+
+        return run
+
+    candidates = {**peers(PLENTY // 1000, PLENTY // 1000), "async def": idle}
+    candidates["mtaio"] = RateLimiter(PLENTY, PLENTY).acquire
+    runs = {name: awaiting(acquire) for name, acquire in candidates.items()}
+    slow = {name: runs.pop(name) for name in ("pyrate-limiter", "throttled-py")}
+    figures = await per_await(runs)
+    figures |= await per_await(slow, calls=300, rounds=5)
+    table("await acquire(): speed against aiolimiter", figures, "aiolimiter")
+    sync_calls()
+
+
+def sync_calls() -> None:
+    """`try_acquire()` and a keyed hit against `dict.get`."""
+    names = [f"user-{number}" for number in range(100_000)]
+    held = dict.fromkeys(names, 1)
+    limiter, keyed = (
+        RateLimiter(PLENTY, PLENTY),
+        KeyedRateLimiter(1000, 2**30, max_keys=200_000),
+    )
+    for name in names:
+        keyed.try_acquire(name)
+
+    def get(count: int) -> None:
+        read, name = held.get, names[7]
+        for _ in range(count):
+            read(name)
+
+    def attempt(count: int) -> None:
+        take = limiter.try_acquire
+        for _ in range(count):
+            take()
+
+    def by_key(count: int) -> None:
+        take, name = keyed.try_acquire, names[7]
+        for _ in range(count):
+            take(name)
+
+    def get_all(count: int) -> None:
+        read = held.get
+        for name in names[:count]:
+            read(name)
+
+    def by_all(count: int) -> None:
+        take = keyed.try_acquire
+        for name in names[:count]:
+            take(name)
+
+    one = {"dict.get": get, "RateLimiter.try_acquire": attempt, "keyed": by_key}
+    table(
+        "one token now: cost against dict.get", per_call(one), "dict.get", faster=False
+    )
+    many = {"dict.get": get_all, "keyed": by_all}
+    figures = per_call(many, calls=100_000, rounds=7)
+    table("100,000 keys in turn: cost", figures, "dict.get", faster=False)
+
+
+def excess(stamps: list[float], rate: float, burst: int) -> float:
+    """Tokens over `burst + rate * T` in the worst window, at the best 0."""
+    level = worst = 0.0
+    last = stamps[0]
+    for stamp in stamps:
+        level = max(0.0, level - (stamp - last) * rate) + 1
+        worst, last = max(worst, level - burst), stamp
+    return worst
+
+
+async def saturate(
+    acquire: Acquire, tasks: int, rate: int, burst: int
+) -> tuple[object, ...]:
+    """`tasks` callers at once: share of the rate, excess, order, CPU per grant."""
+    stamps: list[float] = []
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        await acquire()
+        stamps.append(time.perf_counter())
+        order.append(number)
+
+    start, cpu = time.perf_counter(), time.process_time()
+    running = [asyncio.create_task(one(number)) for number in range(tasks)]
+    await asyncio.wait(running, timeout=3 * tasks / rate)
+    cpu = time.process_time() - cpu
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    served = len(order)
+    took = (max(stamps) if stamps else time.perf_counter()) - start
+    share = max(0, served - burst) / (took * rate)
+    in_order = "yes" if order == sorted(order) else "no"
+    cost = cpu / max(1, served) * 1e6
+    return (
+        f"{share:.3f}",
+        f"{excess(stamps, rate, burst):.2f}" if stamps else "-",
+        in_order,
+        f"{served}/{tasks}",
+        cost,
+    )
+
+
+async def saturated(tasks: int, rate: int, burst: int) -> None:
+    """The table of all limiters under more callers than tokens."""
+    lines = []
+    for name, acquire in peers(rate, burst).items():
+        *cells, cost = await saturate(acquire, tasks, rate, burst)
+        lines.append([name, *cells, cost])
+    base = next(line[-1] for line in lines if line[0] == "aiolimiter")
+    for line in lines:
+        line[-1] = f"{line[-1]:.0f} us ({line[-1] / base:.2f}x)"
+    rows(
+        f"{tasks} tasks at {rate}/s, burst {burst}",
+        ("", "achieved", "tokens over", "in order", "served", "CPU per grant"),
+        [tuple(line) for line in lines],
+    )
+
+
+async def rates() -> None:
+    """Accuracy and CPU under load."""
+    await saturated(1000, 500, 1)
+    await saturated(20_000, 20_000, 100)
+
+
+def keys() -> None:
+    """Memory of 100,000 keys."""
+    names = [f"user-{number}" for number in range(100_000)]
+    keyed = KeyedRateLimiter(1, 10, max_keys=200_000)
+    before = resident()
+    for name in names:
+        keyed.try_acquire(name)
+    per_key = (resident() - before) / len(keyed)
+    tracemalloc.start()
+    buckets = {name: aiolimiter.AsyncLimiter(10, 1) for name in names}
+    object_bytes = tracemalloc.get_traced_memory()[0] / len(buckets)
+    tracemalloc.stop()
+    rows(
+        "bytes per key, 100,000 keys, keys apart",
+        ("", "bytes"),
+        [
+            ("mtaio KeyedRateLimiter", f"{per_key:.0f}"),
+            ("dict of aiolimiter", f"{object_bytes:.0f}"),
+        ],
+    )
+
+
+def resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def main(parts: list[str]) -> None:
+    print(f"Python {sys.version.split()[0]}")
+    if not parts or "keys" in parts:
+        keys()
+    if not parts or "calls" in parts:
+        asyncio.run(calls())
+    if not parts or "rate" in parts:
+        asyncio.run(rates())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -223,8 +223,7 @@ def test_a_filter_may_put_another_record_in_place(path, logger):
         pass
 
     def replace(record):
-        made = Other("other", logging.INFO, "", 1, "replaced", (), None)
-        return made
+        return Other("other", logging.INFO, "", 1, "replaced", (), None)
 
     handler = AsyncFileHandler(path)
     handler.addFilter(replace)

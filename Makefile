@@ -33,7 +33,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest mtaio --ignore-unused-allowlist \
+	$(BIN)/python -m mypy.stubtest mtaio._rust \
 		--allowlist tests/typing/stubtest.txt
 	$(BIN)/zizmor --quiet --offline --pedantic .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -54,7 +54,7 @@ format: $(VENV)/.ready
 # The quick loop while editing: an editable, unoptimised build.
 develop: $(VENV)/.ready
 	rm -f $(VENV)/.installed
-	$(BIN)/maturin develop
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop
 
 clean:
 	cargo clean

@@ -15,6 +15,8 @@
 
 mod ghost;
 mod leaving;
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests;
 mod policy;
 mod probe;
 mod queue;
@@ -22,7 +24,7 @@ mod s3fifo;
 mod shard;
 mod slab;
 mod tally;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;
 
 pub use leaving::{Cause, Gone, Leaving};
@@ -134,7 +136,7 @@ impl<K, V> Cache<K, V> {
         probe: &P,
         now: u64,
         read: impl FnOnce(&V) -> R,
-    ) -> Result<(Read<K, V, R>, bool), P::Error> {
+    ) -> Result<Read<K, V, R>, P::Error> {
         self.at(fold(hash), probe, |shard, slot| {
             shard.get_stale(slot, now, read)
         })

@@ -8,7 +8,10 @@ import pytest
 
 import virtual_time
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
-from mtaio.exceptions import ApplicationError, StartupError
+from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
+from mtaio.health import HealthMonitor
+from mtaio.monitoring import ProbeServer
+from mtaio.resources import RateLimiter
 
 
 class Part:
@@ -205,6 +208,70 @@ def test_requests_are_served_while_draining_awaited_and_refused_afterwards():
         return answered
 
     assert virtual_time.run(main()) == [0.5, 20]
+
+
+def test_what_belongs_to_an_accepted_request_is_let_in_while_stopping():
+    async def main():
+        app = Application()
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(5)
+                assert app.phase is Phase.STOPPING
+                one = await app.handle(lambda: asyncio.sleep(1, "own"))
+                child = asyncio.create_task(app.handle(lambda: asyncio.sleep(1, "c")))
+                assert app.in_flight == 1
+                return one, await child
+
+        await app.start()
+        work = asyncio.create_task(request())
+        await asyncio.sleep(1)
+        await app.stop()
+        assert app.requests == 1
+        return work.result(), app.exit_code
+
+    assert virtual_time.run(main()) == (("own", "c"), ExitCode.CLEAN)
+
+
+def test_an_abandoned_request_may_clean_up_before_components_stop():
+    journal = []
+
+    async def main():
+        app = Application(grace_period=10)
+        app.add("db", stop=lambda: journal.append("db stopped"))
+
+        async def request():
+            async with app.request():
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(0.1)
+                    journal.append("rolled back")
+
+        await app.start()
+        work = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        await app.stop()
+        assert work.cancelled()
+
+    virtual_time.run(main())
+
+    assert journal == ["rolled back", "db stopped"]
+
+
+def test_a_stop_during_the_start_waits_for_it():
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a", start=3),))
+        start = asyncio.create_task(app.start())
+        await asyncio.sleep(1)
+        await app.stop()
+        await start
+        return app.phase, app.exit_code
+
+    assert virtual_time.run(main()) == (Phase.STOPPED, ExitCode.CLEAN)
+    assert journal == ["start a", "stop a"]
 
 
 def test_drain_is_called_before_requests_are_awaited():
@@ -453,3 +520,41 @@ def test_a_name_can_be_had_once():
 
 async def _divide():
     return 1 / 0
+
+
+async def test_the_probes_tell_of_requests_errors_limits_and_checks():
+    health = HealthMonitor(probes=ProbeServer())
+    health.check("db", interval=None)(lambda: False)
+    limiter = RateLimiter(rate=0.001, burst=2)
+    app = Application(rate_limiter=limiter, health=health)
+    async with app:
+        with pytest.raises(ZeroDivisionError):
+            await app.handle(_divide)
+        with pytest.raises(RateLimitError):
+            await app.handle(_divide, tokens=2, timeout=1)
+        async with app.request():
+            # Published at the start too, but then with nothing to tell yet.
+            await _until(lambda: figures(health).get("mtaio_app_requests") == 3)
+            told = figures(health)
+
+    assert told["mtaio_app_requests_in_flight"] == 1
+    assert told["mtaio_app_errors", "ZeroDivisionError"] == 1
+    assert told["mtaio_app_errors", "RateLimitError"] == 1
+    assert told["mtaio_app_rate_limiter_granted"] == 1
+    assert told["mtaio_app_rate_limiter_refused"] == 1
+    assert told["mtaio_health_check_status", "db"] == -1
+
+
+def figures(health):
+    told = {}
+    for family in health.probes.families():
+        for labels, value in family.series:
+            key = (family.name, *labels.values()) if labels else family.name
+            told[key] = value
+    return told
+
+
+async def _until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - published, not told
+            await asyncio.sleep(0.05)

@@ -18,6 +18,7 @@ class Health:
     """Writes down what an application tells it."""
 
     live = True
+    probes = None
 
     def __init__(self):
         self.told = []

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 
@@ -173,11 +172,3 @@ def test_faults_of_the_file_are_reported_with_all_others(tmp_path):
     assert f"{file}:3 must set a known variable" in str(caught.value)
     with pytest.raises(SettingsError, match="must name a readable file"):
         Settings.from_env({"MTAIO_SETTINGS_FILE": str(tmp_path / "missing")})
-
-
-def test_the_documented_table_is_what_the_code_reads():
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
-
-    assert config.as_markdown() in page.read_text("utf-8"), (
-        "write it anew: python .ci/settings.py"
-    )

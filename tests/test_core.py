@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
+import os
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -273,6 +276,49 @@ async def test_leaving_the_block_leaves_no_task():
         with pytest.raises(ExecutionError, match="executor was closed"):
             await task
     await asyncio.sleep(0)
+    assert others() == set()
+
+
+async def test_a_cancelled_leave_still_waits_for_every_task():
+    ended = 0
+
+    async def slow_to_end(x):
+        nonlocal ended
+        try:
+            await asyncio.sleep(100)
+        finally:
+            try:
+                await asyncio.sleep(0.01)
+            finally:
+                ended += 1
+
+    async def leave():
+        async with executor:
+            await asyncio.sleep(0.01)
+
+    executor = TaskExecutor(2)
+    leaving = asyncio.create_task(leave())
+    await asyncio.sleep(0)
+    calls = [asyncio.create_task(executor.map(slow_to_end, [1, 2])) for _ in range(2)]
+    await asyncio.sleep(0.015)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+    assert ended == 4
+    for got in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(got, ExecutionError)
+
+
+async def test_an_executor_closed_by_its_own_work_does_not_deadlock():
+    executor = TaskExecutor(2)
+
+    async def close(x):
+        await executor.aclose()
+
+    with pytest.raises(ExecutionError, match="executor was closed"):
+        await executor.map(close, range(5))
+
     assert others() == set()
 
 
@@ -633,3 +679,80 @@ async def test_a_latch_checks_its_arguments():
     for bad in (-1, float("nan"), float("inf"), True, "1"):
         with pytest.raises((ValueError, TypeError), match="timeout must be a finite"):
             await Latch(1).wait(bad)
+
+
+class Ways:
+    """One call of each kind, for loops and factories of other kinds."""
+
+    @staticmethod
+    async def all(executor):
+        assert await executor.map(double, range(300)) == [n * 2 for n in range(300)]
+        assert await executor.map(double_soon, range(20)) == list(range(0, 40, 2))
+        assert await executor.gather(double(1), double_soon(2)) == [2, 4]
+        assert await executor.run(double_soon(3), timeout=5) == 6
+        assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+        got = [r async for r in executor.stream(double_soon, range(20), ordered=True)]
+        assert got == list(range(0, 40, 2))
+        with pytest.raises(KeyError):
+            await executor.map(fail_at_three, range(300))
+        assert others() == set()
+
+
+async def double_soon(x):
+    await asyncio.sleep(0)
+    return x * 2
+
+
+async def fail_at_three(x):
+    if x == 3:
+        raise KeyError(x)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
+async def test_eager_tasks_change_nothing():
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+    async with TaskExecutor(4) as executor:
+        await Ways.all(executor)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop isn't for Windows")
+def test_uvloop_changes_nothing():
+    import uvloop
+
+    async def main():
+        async with TaskExecutor(4) as executor:
+            await Ways.all(executor)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_loops_in_four_threads_share_one_executor():
+    executor = TaskExecutor(4)
+
+    def serve(_):
+        asyncio.run(Ways.all(executor))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(serve, range(4)))
+    asyncio.run(executor.aclose())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_gets_threads_of_its_own():
+    executor = TaskExecutor(1)
+    assert asyncio.run(executor.run_in_thread(os.getpid)) == os.getpid()
+
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = asyncio.run(executor.run_in_thread(os.getpid))
+            os._exit(0 if answer == os.getpid() else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    asyncio.run(executor.aclose())

@@ -19,6 +19,7 @@ PUBLIC = [
 # Private modules, by the room that owns them: the only rooms that import them.
 OWNER = {
     "_top": "__main__",
+    "_app_metrics": "app",
     "_asgi": "app",
     "_components": "app",
     "_doctor": "app",
@@ -29,6 +30,7 @@ OWNER = {
     "_reload": "app",
     "_signals": "app",
     "_tasks": "app",
+    "_cache_options": "cache",
     "_single_flight": "cache",
     "_snapshot": "cache",
     "_crew": "core",
@@ -48,12 +50,14 @@ OWNER = {
     "_alarms": "monitoring",
     "_alerts": "monitoring",
     "_loop_lag": "monitoring",
+    "_probe_apps": "monitoring",
     "_probes": "monitoring",
     "_stats": "monitoring",
     "_thresholds": "monitoring",
     "_watchdog": "monitoring",
     "_concurrency": "resources",
     "_rate": "resources",
+    "_timeout_group": "resources",
     "_timeouts": "resources",
     "_waiting": "resources",
 }

@@ -399,11 +399,15 @@ def test_an_outer_cancellation_that_meets_a_failure_stays_a_cancellation():
             group.create_task(fail())
 
     async def main():
+        reported = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
         caller = asyncio.create_task(grouped())
         await asyncio.sleep(1)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
+        assert [type(c["exception"]) for c in reported] == [KeyError]
         assert others() == set()
 
     virtual_time.run(main())
@@ -419,3 +423,37 @@ async def test_a_group_takes_tasks_only_while_it_stands():
         group.create_task(value())
     with pytest.raises(RuntimeError, match="already entered"):
         await group.__aenter__()
+
+
+def test_a_failure_in_the_blocks_last_turn_is_not_lost():
+    async def fail():
+        raise KeyError("last turn")
+
+    async def main():
+        for turns in range(4):
+            with pytest.raises(KeyError, match="last turn"):
+                async with TimeoutGroup() as group:
+                    group.create_task(fail())
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+
+    virtual_time.run(main())
+
+
+def test_what_fails_when_the_groups_limit_passes_comes_with_it():
+    async def fail():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            raise KeyError("cleanup")
+
+    async def main():
+        with pytest.raises(ExceptionGroup) as caught:
+            async with TimeoutGroup(timeout=1) as group:
+                group.create_task(fail())
+        late, failed = caught.value.exceptions
+        assert isinstance(late, TimeoutGroupError)
+        assert isinstance(failed, KeyError)
+        assert cancels() == 0
+
+    virtual_time.run(main())

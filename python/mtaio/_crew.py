@@ -7,7 +7,7 @@ cancel the caller's own task, and its count of cancellations is not touched.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from .exceptions import ExecutionError
@@ -30,7 +30,6 @@ class Crew:
     __slots__ = (
         "_parked",
         "_reason",
-        "_tasks",
         "_ticking",
         "_waiter",
         "changed",
@@ -39,13 +38,14 @@ class Crew:
         "errors",
         "loop",
         "stopping",
+        "tasks",
     )
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         # Called when a task has ended.
         self.changed: Callable[[], None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._parked: deque[asyncio.Future[None]] = deque()
         self._ticking = False
@@ -59,7 +59,7 @@ class Crew:
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self.loop.create_task(work)
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
@@ -99,7 +99,7 @@ class Crew:
         # Makes a worker that is never suspended look up, and see `stopping`.
         self.deadline = 0.0
         current = asyncio.current_task()
-        for task in tuple(self._tasks):
+        for task in tuple(self.tasks):
             if task is not current:
                 task.cancel()
 
@@ -140,7 +140,7 @@ class Crew:
         """Wait until no task runs; return the caller's cancellation meanwhile."""
         cancelled = None
         try:
-            while self._tasks:
+            while self.tasks:
                 self._waiter = self.loop.create_future()
                 try:
                     await self._waiter
@@ -150,14 +150,6 @@ class Crew:
             return cancelled
         finally:
             del cancelled
-
-    async def ended(self) -> None:
-        """Wait until no other task runs; for whoever isn't the caller."""
-        while others := self._tasks - {asyncio.current_task()}:
-            await asyncio.wait(others)
-
-    def running(self) -> bool:
-        return bool(self._tasks)
 
     def _surface(self) -> None:
         errors, self.errors = self.errors, []
@@ -177,14 +169,13 @@ class Crew:
         self.errors.clear()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         if task.cancelled():
             if not self.stopping:
                 self.close(_STRAYED)
         elif (error := task.exception()) is not None:
             self.errors.append(error)
-            self.stop()
-        if not self._tasks and self._waiter is not None and not self._waiter.done():
+        if not self.tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self.changed is not None:
             self.changed()
@@ -219,3 +210,26 @@ class Crew:
         self._ticking = bool(self._parked)
         if self._ticking:
             self.loop.call_soon(self._tick)
+
+
+async def close_all(crews: Collection[Crew], reason: str) -> None:
+    """Close the crews and wait until no task of theirs runs but the caller.
+
+    Cancelled meanwhile, it cancels them again, and still waits.
+    """
+    for crew in crews:
+        crew.close(reason)
+    cancelled = None
+    current = asyncio.current_task()
+    try:
+        while others := {task for crew in crews for task in crew.tasks} - {current}:
+            try:
+                await asyncio.wait(others)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                for crew in crews:
+                    crew.stop()
+        if cancelled is not None:
+            raise cancelled
+    finally:
+        del cancelled

@@ -21,12 +21,11 @@ from contextlib import aclosing, contextmanager
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from . import _rust
-from ._crew import Crew
+from ._crew import Crew, close_all
 from ._stream import ResultStream, Source
 from ._work import (
     Owned,
     Progress,
-    cancel_futures,
     itself,
     prepared,
     worker_count,
@@ -92,8 +91,8 @@ class TaskExecutor:
         self._crews: set[Crew] = set()
         self._places = ConcurrencyLimiter(self._max_workers)
         self._timeouts = TimeoutManager()
-        self._threads: ThreadPoolExecutor | None = None
-        self._threads_pid = 0
+        # By process: a forked child has the pool but none of its threads.
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         self._closed = False
 
     @property
@@ -193,11 +192,10 @@ class TaskExecutor:
         return_exceptions: bool,
         on_progress: Progress | None,
     ) -> list[Any]:
-        remaining = iter(owned.awaitables)
         try:
             results: list[Any] = await self.map(
                 itself,
-                remaining if on_progress is None else owned.awaitables,
+                owned.awaitables,
                 limit=limit,
                 return_exceptions=return_exceptions,
                 on_progress=on_progress,
@@ -205,7 +203,6 @@ class TaskExecutor:
             return results
         finally:
             owned.close()
-            cancel_futures(remaining)
 
     @overload
     async def map(
@@ -454,11 +451,12 @@ class TaskExecutor:
             raise
 
     def _pool(self) -> ThreadPoolExecutor:
-        # A forked child has the pool but none of its threads.
-        if self._threads is None or self._threads_pid != os.getpid():
-            self._threads_pid = os.getpid()
-            self._threads = ThreadPoolExecutor(self._max_workers, "mtaio-executor")
-        return self._threads
+        process = os.getpid()
+        if process not in self._pools:
+            fresh = ThreadPoolExecutor(self._max_workers, "mtaio-executor")
+            # Atomic, for loops in several threads; a pool that loses is empty.
+            self._pools.setdefault(process, fresh)
+        return self._pools[process]
 
     @contextmanager
     def _crew(self) -> Iterator[Crew]:
@@ -486,13 +484,15 @@ class TaskExecutor:
         """
         self._closed = True
         loop = asyncio.get_running_loop()
-        for crew in [c for c in self._crews if c.loop is loop]:
-            crew.close("the executor was closed while this ran")
-            await crew.ended()
-        threads, self._threads = self._threads, None
-        if threads is not None and self._threads_pid == os.getpid():
-            threads.shutdown(wait=False, cancel_futures=True)
-            await asyncio.to_thread(threads.shutdown)
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        await close_all(
+            [crew for crew in list(self._crews) if crew.loop is loop],
+            "the executor was closed while this ran",
+        )
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
 
 
 def _log_abandoned(answer: Future[Any]) -> None:

@@ -1,40 +1,39 @@
 """Requests under way, so that a stop can wait for them."""
 
 import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from .exceptions import ApplicationError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class Inflight:
-    """Counts requests between `enter` and `leave`; of one event loop."""
+    """The requests between their `async with` in and out; of one event loop."""
 
     def __init__(self) -> None:
-        self._tasks: dict[object, asyncio.Task[object] | None] = {}
+        self._tasks: dict[Request, asyncio.Task[object] | None] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self.total = 0
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(not request.nested for request in self._tasks)
 
-    def enter(self) -> object:
-        """Count one request in, worked on by the current task."""
-        ticket = object()
-        self._tasks[ticket] = asyncio.current_task()
+    def enter(self, request: "Request") -> None:
+        """Count a request in, worked on by the current task."""
+        self._tasks[request] = asyncio.current_task()
         self._idle.clear()
-        self.total += 1
-        return ticket
+        self.total += not request.nested
 
-    def leave(self, ticket: object) -> None:
+    def leave(self, request: "Request") -> None:
         """Count it out."""
-        del self._tasks[ticket]
+        del self._tasks[request]
         if not self._tasks:
             self._idle.set()
+
+    def __contains__(self, request: "Request") -> bool:
+        return request in self._tasks
 
     async def wait_idle(self) -> None:
         """Wait until no request is under way."""
@@ -45,23 +44,31 @@ class Inflight:
         for task in set(self._tasks.values()):
             if task is not None:
                 task.cancel("the grace period is over")
-        return len(self._tasks)
+        return len(self)
 
 
 class Request:
-    """One request: `async with` counts it in and out. Made by `Application.request`."""
+    """One request: `async with` counts it in and out. Made by `Application.request`.
 
-    __slots__ = ("_accepts", "_inflight", "_ticket")
+    One inside another, also in a task that the other started, is part of it: it
+    is let in whenever the other was, and not counted again.
+    """
 
-    def __init__(self, inflight: Inflight, accepts: "Callable[[], str | None]") -> None:
+    __slots__ = ("_accepts", "_inflight", "_outer", "nested")
+
+    def __init__(self, inflight: Inflight, accepts: Callable[[], str | None]) -> None:
         self._inflight = inflight
         self._accepts = accepts
-        self._ticket: object = None
+        self._outer: Request | None = None
+        self.nested = False
 
     async def __aenter__(self) -> None:
-        if refusal := self._accepts():
+        self._outer = _current.get()
+        self.nested = self._outer is not None and self._outer in self._inflight
+        if not self.nested and (refusal := self._accepts()):
             raise ApplicationError(refusal)
-        self._ticket = self._inflight.enter()
+        self._inflight.enter(self)
+        _current.set(self)
 
     async def __aexit__(
         self,
@@ -69,4 +76,9 @@ class Request:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._inflight.leave(self._ticket)
+        _current.set(self._outer)
+        self._inflight.leave(self)
+
+
+# The request that the current task works on, inherited by tasks it starts.
+_current: ContextVar[Request | None] = ContextVar("mtaio_request", default=None)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Step)
 
+# What abandoned requests get to end when they are cancelled.
+_CANCELLED_SECONDS = 1.0
+
 
 class Phase(enum.StrEnum):
     """Where an application is in its one life; they follow in this order."""
@@ -78,6 +81,7 @@ class Lifecycle:
         self._reloads: list[Step] = []
         self._phase = Phase.NEW
         self._exit_code = ExitCode.CLEAN
+        self._start_ended = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_began = 0.0
@@ -94,6 +98,11 @@ class Lifecycle:
     def in_flight(self) -> int:
         """Requests under way now."""
         return len(self._inflight)
+
+    @property
+    def requests(self) -> int:
+        """Requests let in so far."""
+        return self._inflight.total
 
     @property
     def exit_code(self) -> ExitCode:
@@ -210,8 +219,8 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
-            await self._stop_components(self._loop.time() + self._grace_period)
-            self._enter(Phase.STOPPED)
+            await self._end(self._loop.time() + self._grace_period)
+            self._start_ended.set()
             raise
         for component in self._components:
             component.on_end(self._component_ended)
@@ -219,6 +228,7 @@ class Lifecycle:
         if self._notifier.watchdog_seconds:
             self.spawn("systemd watchdog", self._feed_watchdog)
         self._enter(Phase.READY)
+        self._start_ended.set()
         self._notify("READY=1")
 
     async def run(self) -> ExitCode:
@@ -265,9 +275,12 @@ class Lifecycle:
         """Stop: drain, await what is under way, stop the components in reverse.
 
         Callers at the same time wait for the one stop; cancelling one doesn't
-        cut it short. What went wrong goes to the error handler and into
-        `exit_code`. Does nothing unless started.
+        cut it short. During the start it waits for the start to end. What went
+        wrong goes to the error handler and into `exit_code`. Does nothing unless
+        started.
         """
+        if self._phase is Phase.STARTING:
+            await self._start_ended.wait()
         if self._phase in (Phase.NEW, Phase.STOPPED):
             return
         if self._stopping is None:
@@ -285,7 +298,8 @@ class Lifecycle:
                 await call(callback)
             except Exception as error:  # noqa: BLE001 - told; the others go on
                 self._reports.tell(error, {"reload": repr(callback)})
-        self._notify("READY=1")
+        if self._phase is Phase.READY:
+            self._notify("READY=1")
 
     def request(self) -> Request:
         """`async with app.request():` counts work in, so that a stop awaits it.
@@ -406,9 +420,7 @@ class Lifecycle:
         await self._drain_components()
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
-        await self._stop_components(deadline)
-        await self._reports.finish(self._left(deadline))
-        self._enter(Phase.STOPPED)
+        await self._end(deadline)
 
     async def _drain_components(self) -> None:
         for component in reversed(tuple(self._components)):
@@ -428,15 +440,19 @@ class Lifecycle:
         if abandoned := self._inflight.cancel():
             text = f"{abandoned} requests were abandoned at the deadline"
             self._went_wrong(ApplicationError(text))
-            await asyncio.sleep(0)  # one turn for them to end
+            ends = asyncio.ensure_future(self._inflight.wait_idle())
+            await asyncio.wait({ends}, timeout=min(_CANCELLED_SECONDS, reserve / 2))
+            ends.cancel()
 
     async def _stop_tasks(self, deadline: float) -> None:
         for name in await self._tasks.stop(self._left(deadline) / 2):
             self._went_wrong(ShutdownError(f"task {name} did not end when cancelled"))
 
-    async def _stop_components(self, deadline: float) -> None:
+    async def _end(self, deadline: float) -> None:
         for fault in await self._components.stop(deadline):
             self._went_wrong(fault)
+        await self._reports.finish(self._left(deadline))
+        self._enter(Phase.STOPPED)
 
     async def _unless_hurried(
         self, wait: Awaitable[object], timeout: float | None = None

@@ -54,7 +54,7 @@ class ResultStream(Generic[T]):
         try:
             for _ in range(workers):
                 self._crew.start(self._work())
-            while self._crew.running() and not self._crew.stopping:
+            while self._crew.tasks and not self._crew.stopping:
                 self._consumer = self._crew.loop.create_future()
                 await self._consumer
                 while self._come:

@@ -147,7 +147,7 @@ def being_cancelled() -> bool:
 
 
 class Owned:
-    """Awaitables given to us, of which the coroutines will surely be closed.
+    """Awaitables given to us, which will surely not be left behind.
 
     The coroutine of a call may be dropped before its first step, its task having
     been cancelled by then, and what it was given with it: that is no coroutine
@@ -160,16 +160,15 @@ class Owned:
         self.awaitables = awaitables
 
     def close(self) -> None:
-        """Close the coroutines that were not begun; those done don't mind."""
+        """Close or cancel what hasn't ended; what has doesn't mind."""
         for awaitable in self.awaitables:
             if isinstance(awaitable, Coroutine):
                 awaitable.close()
+            elif isinstance(awaitable, asyncio.Future):
+                awaitable.cancel()
 
-    __del__ = close
-
-
-def cancel_futures(awaitables: Iterable[object]) -> None:
-    """Cancel what runs by itself and that nobody will wait for."""
-    for awaitable in awaitables:
-        if isinstance(awaitable, asyncio.Future):
-            awaitable.cancel()
+    def __del__(self) -> None:
+        # Futures run by themselves; only the call may cancel them.
+        for awaitable in self.awaitables:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ._app_metrics import families
 from ._asgi import AsgiApp, Mounted
 from ._errors import ErrorHandler, HandlesErrors
 from ._lifecycle import ExitCode, Lifecycle, Phase
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ("Application", "ErrorHandler", "ExitCode", "Phase")
 
 T = TypeVar("T")
+
+# Scrapes come every few seconds at most; a publish takes microseconds.
+_METRICS_SECONDS = 1.0
 
 
 class Application(Lifecycle):
@@ -63,6 +67,8 @@ class Application(Lifecycle):
             drain_delay=drain_delay,
             grace_period=grace_period,
         )
+        if health is not None and health.probes is not None:
+            self.spawn("metrics", self._publish_metrics, critical=False, restart=True)
         self.rate_limiter = rate_limiter
         self.concurrency_limiter = concurrency_limiter
         self.timeout_manager = timeout_manager
@@ -107,6 +113,12 @@ class Application(Lifecycle):
         connections (uvicorn: `timeout_graceful_shutdown`) below `grace_period`.
         """
         return Mounted(inner, self)
+
+    async def _publish_metrics(self) -> None:
+        """Keep `/metrics` of the health's probes up to date."""
+        while self.health is not None and self.health.probes is not None:
+            self.health.probes.publish_metrics(families(self), group="mtaio_app")
+            await asyncio.sleep(_METRICS_SECONDS)
 
     async def _limited(
         self, work: Callable[[], Awaitable[T]], tokens: int, timeout: float | None

@@ -9,9 +9,7 @@ Only `get_or_set`, `@cached` and the snapshots ever wait.
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from os import PathLike
@@ -19,6 +17,15 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from . import _rust, _snapshot
+from ._cache_options import (
+    CacheStats,
+    EvictionPolicy,
+    call_key,
+    check_codec,
+    check_hooks,
+    check_policy,
+    nothing,
+)
 from ._single_flight import MISSING, Flights, Job
 
 __all__ = (
@@ -38,52 +45,6 @@ Made = TypeVar("Made", bound="TTLCache[Any]")
 
 # Entries that `load` sets between two turns of the loop: under a millisecond.
 _TURN = 500
-
-
-class EvictionPolicy(Enum):
-    """Who leaves a full cache first.
-
-    `S3FIFO` (the default) reads like FIFO but gives what is read again a second
-    life: the best hit ratio on skewed traffic, and a scan does not flush it
-    (Yang et al., SOSP 2023). `LRU`: least recently used. `LFU`: least often used,
-    among equals the least recent. `FIFO`: oldest.
-    """
-
-    S3FIFO = "s3fifo"
-    LRU = "lru"
-    LFU = "lfu"
-    FIFO = "fifo"
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Counted since the cache was made; `items` and `weight` are of now.
-
-    Attributes:
-        hits: Reads that found a live value.
-        misses: Reads that found none.
-        evictions: Entries that left for want of room.
-        expirations: Entries that left because their time was over.
-        loads: Computations of `get_or_set` and `@cached`.
-        load_errors: Those of them that raised.
-        items: Entries held; some may be expired and not swept yet.
-        weight: The sum of their weights; 0 without `weigher`.
-    """
-
-    hits: int
-    misses: int
-    evictions: int
-    expirations: int
-    loads: int
-    load_errors: int
-    items: int
-    weight: int
-
-    @property
-    def hit_rate(self) -> float:
-        """Hits per read, 0.0 to 1.0; 0.0 before the first read."""
-        reads = self.hits + self.misses
-        return self.hits / reads if reads else 0.0
 
 
 class TTLCache(_rust.Cache[T]):
@@ -139,8 +100,8 @@ class TTLCache(_rust.Cache[T]):
         clock: Callable[[], float] | None = None,
     ) -> Self:
         """Check every argument, then build the native cache."""
-        _check_policy(eviction_policy)
-        _check_hooks(on_evicted, weigher, max_weight)
+        check_policy(eviction_policy)
+        check_hooks(on_evicted, weigher, max_weight)
         interval = _rust.positive("cleanup_interval", cleanup_interval)
         self = super().__new__(
             cls,
@@ -266,9 +227,22 @@ class TTLCache(_rust.Cache[T]):
             return value
         return await self._flights.run(job)  # type: ignore[no-any-return]
 
+    @overload
+    def cached(
+        self, function: Callable[P, Awaitable[R]]
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
     def cached(
         self,
-        function: Callable[P, Awaitable[R]] | None = None,
+        function: None = None,
+        *,
+        ttl: float | None = None,
+        stale: float = 0.0,
+        key: Callable[..., Hashable] | None = None,
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+    def cached(
+        self,
+        function: Callable[..., Awaitable[Any]] | None = None,
         *,
         ttl: float | None = None,
         stale: float = 0.0,
@@ -292,18 +266,17 @@ class TTLCache(_rust.Cache[T]):
         """
         if key is not None and not callable(key):
             raise TypeError(f"key must be callable or None, got {key!r}")
-        self._job(None, _nothing, ttl, stale)
+        self._job(None, nothing, ttl, stale)
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
             if not iscoroutinefunction(function):
                 raise TypeError(f"cached needs a coroutine function, got {function!r}")
-            key_of = key or partial(_call_key, function)
+            key_of = key or partial(call_key, function)
 
             @wraps(function)
-            async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            async def call(*args: Any, **kwargs: Any) -> Any:
                 compute = partial(function, *args, **kwargs)
-                held: Any = self
-                return await held.get_or_set(  # type: ignore[no-any-return]
+                return await self.get_or_set(
                     key_of(*args, **kwargs), compute, ttl, stale=stale
                 )
 
@@ -334,7 +307,7 @@ class TTLCache(_rust.Cache[T]):
             CacheSerializationError: Such a key or value, and no `encode`.
             OSError: The file can't be written.
         """
-        _check_codec("encode", encode)
+        check_codec("encode", encode)
         file, wall = Path(path), time.time()
         return await asyncio.to_thread(
             lambda: _snapshot.write(file, self._records(), encode, wall)
@@ -362,7 +335,7 @@ class TTLCache(_rust.Cache[T]):
             CacheSerializationError: The file is torn, or not a snapshot.
             OSError: The file can't be read.
         """
-        _check_codec("decode", decode)
+        check_codec("decode", decode)
         file, wall = Path(path), time.time()
         records = await asyncio.to_thread(lambda: _snapshot.read(file, decode, wall))
         for at, (key, value, left) in enumerate(records):
@@ -379,7 +352,7 @@ class TTLCache(_rust.Cache[T]):
         """Sweep every `cleanup_interval` seconds in this loop, until `stop`."""
         await self.stop()
         self._cleaner = asyncio.get_running_loop().create_task(
-            _sweep_for_ever(weakref.ref(self), self._cleanup_interval)
+            _sweep_for_ever(weakref.ref(self), self._cleanup_interval, self._shards)
         )
 
     async def stop(self) -> None:
@@ -452,40 +425,18 @@ def _with_policy(
     return TTLCache.__new__(cls, max_size=max_size, eviction_policy=policy, **options)
 
 
-def _check_policy(policy: object) -> None:
-    if not isinstance(policy, EvictionPolicy):
-        raise TypeError(f"eviction_policy must be an EvictionPolicy, got {policy!r}")
-
-
-def _check_hooks(on_evicted: object, weigher: object, max_weight: object) -> None:
-    for name, hook in (("on_evicted", on_evicted), ("weigher", weigher)):
-        if iscoroutinefunction(hook):
-            raise TypeError(f"{name} must be a plain function, got {hook!r}")
-    if (weigher is None) != (max_weight is None):
-        raise ValueError("weigher and max_weight must be given together")
-
-
-def _check_codec(name: str, codec: Any) -> None:
-    if codec is not None and not callable(codec):
-        raise TypeError(f"{name} must be callable or None, got {codec!r}")
-
-
-def _call_key(function: Any, *args: Any, **kwargs: Any) -> Hashable:
-    name = f"{function.__module__}.{function.__qualname__}"
-    return (name, args, *sorted(kwargs.items()))
-
-
-def _nothing() -> None:
-    """A factory for arguments that are only checked."""
-
-
-async def _sweep_for_ever(cache: "weakref.ref[TTLCache[Any]]", interval: float) -> None:
-    """Sweep until the cache is gone, a bounded step per turn of the loop."""
-    while (held := cache()) is not None:
-        shards = held._shards
-        del held
+async def _sweep_for_ever(
+    cache: "weakref.ref[TTLCache[Any]]", interval: float, shards: int
+) -> None:
+    """Sweep until the cache is gone, one bounded step per turn of the loop."""
+    while True:
         await asyncio.sleep(interval)
         for at in range(shards):
-            while (held := cache()) is not None and not held._sweep(at):
+            done = False
+            while not done:
+                held = cache()
+                if held is None:
+                    return
+                done = held._sweep(at)
                 del held
                 await asyncio.sleep(0)

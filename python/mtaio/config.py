@@ -197,7 +197,7 @@ def variables() -> tuple[Variable, ...]:
 
 
 def as_markdown() -> str:
-    """The table of `docs/settings.md`, one row a variable."""
+    """The table that `.ci/settings.py` writes into the docs, one row a variable."""
     rows = [
         f"| `{each.name}` | `{each.default}` | {each.accepts} | {each.meaning} |"
         for each in variables()

@@ -251,6 +251,10 @@ class HealthMonitor:
         """True from when every critical startup check was up once: `/startupz`."""
         return self._verdict.started
 
+    def statuses(self) -> dict[str, Status]:
+        """The damped status of every check and fault, by name."""
+        return {n: s.status for n, s in self._verdict.standings().items()}
+
     async def get_health_status(self) -> dict[str, Any]:
         """How the service is, from fresh figures and the checks' latest states.
 

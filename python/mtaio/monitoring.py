@@ -1,6 +1,7 @@
 """What the machine and this process are doing, sampled beside the event loop."""
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import math
@@ -14,13 +15,12 @@ from . import _rust
 from ._alarms import Alarms
 from ._alerts import AlertCallback, Listener, finish
 from ._loop_lag import GcWatch, LoopWatch
+from ._probe_apps import ProbeApp, ProbeCollector
 from ._probes import (
     Distribution,
     LivenessGuard,
     MetricFamily,
     MetricsSource,
-    ProbeApp,
-    ProbeCollector,
     ProbeServer,
 )
 from ._stats import (
@@ -230,10 +230,10 @@ class ResourceMonitor:
         if wait > 0:
             await asyncio.sleep(wait)
         snapshot = sampler.latest(age) if age > 0 else None
-        if snapshot is None:
-            loop = asyncio.get_running_loop()
-            snapshot = await loop.run_in_executor(None, sampler.fresh)
-        return build(snapshot)
+        if snapshot is None and self._threaded:
+            await sampler.sampled()
+            snapshot = sampler.latest(math.inf)
+        return build(snapshot or sampler.fresh())
 
     def get_history(
         self, start: float | None = None, end: float | None = None
@@ -404,5 +404,7 @@ def _after_fork_in_child() -> None:
             monitor._after_fork()
 
 
+# No thread may ask for the interpreter once it goes.
+atexit.register(_rust.stop_worker)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,7 +12,8 @@ from ._concurrency import (
     ResourceLimiter,
 )
 from ._rate import KeyedRateLimiter, RateLimiter, RateLimiterStats
-from ._timeouts import TimeoutContext, TimeoutGroup, TimeoutManager
+from ._timeout_group import TimeoutGroup
+from ._timeouts import TimeoutContext, TimeoutManager
 
 __all__ = (
     "ConcurrencyLimiter",

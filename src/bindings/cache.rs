@@ -14,7 +14,7 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use super::args;
 use super::clock::Clock;
 use super::errors::CacheKeyError;
-use crate::cache::{Bounds, Budget, Cache, Cause, Eviction, Leaving};
+use crate::cache::{Bounds, Budget, Cache, Cause, Eviction, Leaving, Read};
 use key::PyProbe;
 use operations::{Hooks, hash_of, nanoseconds};
 
@@ -182,7 +182,8 @@ impl PyCache {
         let now = self.now(py)?;
         let probe = PyProbe::new(key);
         let read = |value: &Py<PyAny>| value.clone_ref(py);
-        let (found, stale) = self.core.get_stale(hash, &probe, now, read)?;
+        let found = self.core.get_stale(hash, &probe, now, read)?;
+        let stale = matches!(found, Read::Stale(_));
         Ok(self.taken(py, found).map(|value| (value, stale)))
     }
 

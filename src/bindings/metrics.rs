@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
 use super::clock::{Clock, monotonic_ns};
+use super::worker;
 use crate::metrics::{
     Clocks, GcPauses, Latest, LoopFigures, LoopLag, Moment, Service, Settings, Snapshot, Value,
 };
@@ -27,7 +28,7 @@ fn unix_seconds() -> f64 {
 /// (detached from the interpreter) for as long as the kernel takes to answer.
 #[pyclass(name = "Sampler", module = "mtaio._rust", frozen)]
 pub(crate) struct PySampler {
-    service: Service,
+    service: Arc<Service>,
     clock: Clock,
 }
 
@@ -72,7 +73,10 @@ impl PySampler {
         let clock = Clock::new(clock);
         let now = clock.now_ns(py)?;
         let service = py.detach(|| Service::new(&settings, now));
-        Ok(Self { service, clock })
+        Ok(Self {
+            service: Arc::new(service),
+            clock,
+        })
     }
 
     /// Starts the thread; `False` if it runs already.
@@ -115,6 +119,18 @@ impl PySampler {
     fn fresh(&self, py: Python<'_>) -> PyResult<PySnapshot> {
         let now = self.now(py)?;
         Ok(PySnapshot(py.detach(|| self.service.fresh(now))))
+    }
+
+    /// A future of the running loop that is done when a worker thread has taken
+    /// a new sample by the native clocks; it stays out of the history.
+    fn sampled<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let service = Arc::clone(&self.service);
+        worker::future_into_py(py, async move {
+            service.fresh(Moment {
+                at_ns: monotonic_ns(),
+                timestamp: unix_seconds(),
+            });
+        })
     }
 
     /// The newest sample, if one was taken and is at most `max_age` seconds old.

@@ -117,7 +117,7 @@ impl Queue {
 
 impl Links {
     /// Bytes allocated.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
         self.of.capacity() * size_of::<Link>()
     }

@@ -50,7 +50,7 @@ impl S3Fifo {
     }
 
     /// Bytes allocated.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
         self.links.bytes() + self.marks.capacity() + self.ghost.capacity() * size_of::<u16>()
     }

@@ -54,6 +54,8 @@ pub struct Counters {
 pub enum Read<K, V, R> {
     /// A live value, as the reader took it.
     Hit(R),
+    /// A value past its deadline but inside its grace; from `get_stale` alone.
+    Stale(R),
     /// Nothing.
     Miss,
     /// An entry past all use, which left.
@@ -110,7 +112,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Bytes allocated, what `Order` keeps for S3-FIFO included.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
         let order = match &self.order {
             Order::S3Fifo(policy) => policy.bytes(),
@@ -162,26 +164,25 @@ impl<K, V> Shard<K, V> {
         Read::Expired(gone)
     }
 
-    /// As `get`, and the stale value too while its grace lasts; with whether it
-    /// is stale.
+    /// As `get`, and the stale value too while its grace lasts.
     pub(crate) fn get_stale<R>(
         &mut self,
         slot: Option<u32>,
         now: u64,
         read: impl FnOnce(&V) -> R,
-    ) -> (Read<K, V, R>, bool) {
+    ) -> Read<K, V, R> {
         let stale = slot.and_then(|slot| {
             let held = self.slab.get(slot)?;
             let stale = now >= held.deadline() && !self.is_past_use(slot, now);
             stale.then_some((slot, held))
         });
         let Some((slot, held)) = stale else {
-            return (self.get(slot, || now, read), false);
+            return self.get(slot, || now, read);
         };
         let value = read(&held.value);
         self.order.touch(slot);
         self.counters.hits += 1;
-        (Read::Hit(value), true)
+        Read::Stale(value)
     }
 
     /// The live value in `slot`, read without counting or a change of order.

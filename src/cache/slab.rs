@@ -96,7 +96,7 @@ impl<K, V> Slab<K, V> {
     }
 
     /// Bytes allocated.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
         self.index.allocation_size()
             + self.held.capacity() * size_of::<Option<Held<K, V>>>()

@@ -100,7 +100,7 @@ impl Numbers {
         let read = self.0.get(key.key.0, &key, || now, |value| *value);
         match read.expect("the key can be compared") {
             Read::Hit(value) => Some(value),
-            Read::Miss | Read::Expired(_) => None,
+            Read::Stale(_) | Read::Miss | Read::Expired(_) => None,
         }
     }
 
@@ -441,12 +441,12 @@ fn stale_values_are_served_to_who_asks_and_until_their_grace_ends() {
     assert_eq!(cache.0.set(4, &key, entry, 0, &mut gone), Ok(()));
     let stale = |now| cache.0.get_stale(4, &key, now, |value| *value);
 
-    assert_eq!(stale(9), Ok((Read::Hit(1), false)));
-    assert_eq!(stale(10), Ok((Read::Hit(1), true)));
+    assert_eq!(stale(9), Ok(Read::Hit(1)));
+    assert_eq!(stale(10), Ok(Read::Stale(1)));
     assert_eq!(cache.get(4, 10), None);
     assert_eq!(cache.sweep(19, SMALL), 0);
-    assert_eq!(stale(19), Ok((Read::Hit(1), true)));
-    assert!(matches!(stale(20), Ok((Read::Expired(_), false))));
+    assert_eq!(stale(19), Ok(Read::Stale(1)));
+    assert!(matches!(stale(20), Ok(Read::Expired(_))));
     assert_eq!(cache.0.len(), 0);
 }
 
@@ -484,30 +484,31 @@ fn an_entry_of_two_pointers_takes_24_bytes() {
 #[test]
 fn a_full_shard_of_pointers_is_below_48_bytes_an_entry() {
     let cache: Cache<Key, Box<u32>> = Cache::new(bounds(Some(LARGEST_SHARD), Eviction::S3Fifo));
-    for number in 0..LARGEST_SHARD as u32 * 2 {
-        let probe = Ask {
-            key: Key::new((u64::from(number), number)),
-            meanwhile: None,
-        };
-        let entry = Entry {
-            key: Key::clone(&probe.key),
-            value: Box::new(number),
-            deadline: u64::MAX,
-            grace: 0,
-            weight: 0,
-            traced: false,
-        };
-        let mut gone = Leaving::default();
-        cache
-            .set(probe.key.0, &probe, entry, 0, &mut gone)
-            .expect("the key can be compared");
-    }
+    let fill = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let probe = Ask {
+                key: Key::new((number as u64, number as u32)),
+                meanwhile: None,
+            };
+            let entry = Entry {
+                key: Key::clone(&probe.key),
+                value: Box::new(1),
+                deadline: u64::MAX,
+                grace: 0,
+                weight: 0,
+                traced: false,
+            };
+            let mut gone = Leaving::default();
+            let set = cache.set(probe.key.0, &probe, entry, 0, &mut gone);
+            set.expect("the key can be compared");
+        }
+        cache.shards[0].lock().bytes() / LARGEST_SHARD
+    };
 
-    let bytes = cache.shards[0].lock().bytes();
+    let filled = fill(0..LARGEST_SHARD);
+    let churned = fill(LARGEST_SHARD..2 * LARGEST_SHARD);
 
-    assert!(
-        bytes <= 48 * LARGEST_SHARD,
-        "{} bytes an entry",
-        bytes / LARGEST_SHARD
-    );
+    assert!(filled < 48, "{filled} bytes an entry");
+    // Evictions leave marks in the index, for which hashbrown doubles it once.
+    assert!(churned < 52, "{churned} bytes an entry after evictions");
 }

@@ -131,7 +131,7 @@ impl PyCache {
     #[inline]
     pub(super) fn taken(&self, py: Python<'_>, read: Found) -> Option<Py<PyAny>> {
         match read {
-            Read::Hit(value) => Some(value),
+            Read::Hit(value) | Read::Stale(value) => Some(value),
             Read::Miss => None,
             Read::Expired(gone) => {
                 self.tell(py, [gone]);

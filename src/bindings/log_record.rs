@@ -1,0 +1,256 @@
+//! `RecordFactory`: `logging.LogRecord` without its constructor's Python.
+//!
+//! Makes exactly a `LogRecord` with the attributes that the constructor would
+//! set, from the same sources. What rarely changes is looked up once: the
+//! module's `log…` switches when the factory is made, a thread's object when
+//! it logs first, a file's name when it is first seen.
+
+use std::cell::OnceCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping, PyString, PyTuple, PyType};
+
+/// Files whose names are kept; beyond, all are forgotten.
+const MOST_FILES: usize = 4096;
+
+thread_local! {
+    /// This thread's identity and its `threading.Thread`.
+    static THREAD: OnceCell<(Py<PyAny>, Py<PyAny>)> = const { OnceCell::new() };
+}
+
+#[allow(clippy::struct_excessive_bools)] // the switches of `logging`
+struct Switches {
+    threads: bool,
+    processes: bool,
+    process_names: bool,
+    /// Since 3.12.
+    tasks: bool,
+    /// 3.11 has no `taskName`.
+    has_tasks: bool,
+}
+
+/// A fast record factory: `logging.setLogRecordFactory(RecordFactory())`.
+#[pyclass(frozen, module = "mtaio._rust")]
+pub(crate) struct RecordFactory {
+    class: Py<PyType>,
+    level_names: Py<PyDict>,
+    modules: Py<PyDict>,
+    files: Py<PyDict>,
+    /// When `logging` was loaded, in seconds since the epoch.
+    start: f64,
+    switches: Switches,
+}
+
+#[pymethods]
+impl RecordFactory {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let logging = py.import("logging")?;
+        let switch = |name: &str| -> PyResult<bool> {
+            match logging.getattr_opt(name)? {
+                Some(switch) => switch.is_truthy(),
+                None => Ok(false),
+            }
+        };
+        let start: f64 = logging.getattr("_startTime")?.extract()?;
+        Ok(Self {
+            class: logging.getattr("LogRecord")?.cast_into()?.unbind(),
+            level_names: logging.getattr("_levelToName")?.cast_into()?.unbind(),
+            modules: py.import("sys")?.getattr("modules")?.cast_into()?.unbind(),
+            files: PyDict::new(py).unbind(),
+            // Nanoseconds since 3.13.
+            start: if start > 1e15 { start / 1e9 } else { start },
+            switches: Switches {
+                threads: switch("logThreads")?,
+                processes: switch("logProcesses")?,
+                process_names: switch("logMultiprocessing")?,
+                tasks: switch("logAsyncioTasks")?,
+                has_tasks: logging.hasattr("logAsyncioTasks")?,
+            },
+        })
+    }
+
+    /// A `LogRecord`, as `logging.LogRecord(...)` makes it.
+    #[pyo3(signature = (name, level, pathname, lineno, msg, args, exc_info, func = None, sinfo = None, **_rest))]
+    #[allow(clippy::too_many_arguments)] // `logging` fixes them
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyAny>,
+        level: &Bound<'py, PyAny>,
+        pathname: &Bound<'py, PyAny>,
+        lineno: &Bound<'py, PyAny>,
+        msg: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyAny>,
+        exc_info: &Bound<'py, PyAny>,
+        func: Option<&Bound<'py, PyAny>>,
+        sinfo: Option<&Bound<'py, PyAny>>,
+        _rest: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let class = self.class.bind(py);
+        let record = class.call_method1(pyo3::intern!(py, "__new__"), (class,))?;
+        let none = py.None().into_bound(py);
+        // The constructor's order, so that `vars(record)` lists the same.
+        record.setattr(pyo3::intern!(py, "name"), name)?;
+        record.setattr(pyo3::intern!(py, "msg"), msg)?;
+        record.setattr(pyo3::intern!(py, "args"), only_mapping(args)?)?;
+        record.setattr(pyo3::intern!(py, "levelname"), self.level_name(level)?)?;
+        record.setattr(pyo3::intern!(py, "levelno"), level)?;
+        record.setattr(pyo3::intern!(py, "pathname"), pathname)?;
+        self.set_file(&record, pathname)?;
+        record.setattr(pyo3::intern!(py, "exc_info"), exc_info)?;
+        record.setattr(pyo3::intern!(py, "exc_text"), &none)?;
+        record.setattr(pyo3::intern!(py, "stack_info"), sinfo.unwrap_or(&none))?;
+        record.setattr(pyo3::intern!(py, "lineno"), lineno)?;
+        record.setattr(pyo3::intern!(py, "funcName"), func.unwrap_or(&none))?;
+        self.set_time(&record)?;
+        self.set_thread(&record)?;
+        self.set_process(&record)?;
+        Ok(record)
+    }
+}
+
+/// A mapping that is the only argument stands for itself.
+fn only_mapping<'py>(args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(tuple) = args.cast_exact::<PyTuple>()
+        && tuple.len() == 1
+    {
+        let only = tuple.get_item(0)?;
+        let plain = only.is_exact_instance_of::<PyString>();
+        if !plain && only.cast::<PyMapping>().is_ok() && only.is_truthy()? {
+            return Ok(only);
+        }
+    }
+    Ok(args.clone())
+}
+
+impl RecordFactory {
+    fn level_name<'py>(&self, level: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = level.py();
+        match self.level_names.bind(py).get_item(level)? {
+            Some(name) => Ok(name),
+            None => py.import("logging")?.call_method1("getLevelName", (level,)),
+        }
+    }
+
+    fn set_file(&self, record: &Bound<'_, PyAny>, pathname: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = record.py();
+        let files = self.files.bind(py);
+        let names = match files.get_item(pathname) {
+            Ok(Some(names)) => names.cast_into::<PyTuple>()?,
+            _ => self.file_names(pathname)?,
+        };
+        record.setattr(pyo3::intern!(py, "filename"), names.get_item(0)?)?;
+        record.setattr(pyo3::intern!(py, "module"), names.get_item(1)?)
+    }
+
+    fn file_names<'py>(&self, pathname: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = pathname.py();
+        let path = py.import("os")?.getattr("path")?;
+        let Ok(name) = path.call_method1("basename", (pathname,)) else {
+            return PyTuple::new(py, [pathname, &PyString::new(py, "Unknown module")]);
+        };
+        let module = path.call_method1("splitext", (&name,))?.get_item(0)?;
+        let names = PyTuple::new(py, [name, module])?;
+        let files = self.files.bind(py);
+        if files.len() >= MOST_FILES {
+            files.clear();
+        }
+        files.set_item(pathname, &names)?;
+        Ok(names)
+    }
+
+    fn set_time(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = record.py();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let created = now.as_nanos() as f64 / 1e9;
+        let mut milliseconds = f64::from(now.subsec_millis());
+        // Nanoseconds to a float may round up into the next second.
+        if milliseconds >= 999.0 && created.floor() as u64 != now.as_secs() {
+            milliseconds = 0.0;
+        }
+        record.setattr(pyo3::intern!(py, "created"), created)?;
+        record.setattr(pyo3::intern!(py, "msecs"), milliseconds)?;
+        let relative = (created - self.start) * 1000.0;
+        record.setattr(pyo3::intern!(py, "relativeCreated"), relative)
+    }
+
+    fn set_thread(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = record.py();
+        if !self.switches.threads {
+            record.setattr(pyo3::intern!(py, "thread"), py.None())?;
+            return record.setattr(pyo3::intern!(py, "threadName"), py.None());
+        }
+        let (ident, thread) = this_thread(py)?;
+        record.setattr(pyo3::intern!(py, "thread"), ident)?;
+        let name = thread.getattr(py, pyo3::intern!(py, "name"))?;
+        record.setattr(pyo3::intern!(py, "threadName"), name)
+    }
+
+    fn set_process(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = record.py();
+        let name = if self.switches.process_names {
+            self.process_name(py)?
+        } else {
+            py.None().into_bound(py)
+        };
+        record.setattr(pyo3::intern!(py, "processName"), name)?;
+        let process = self.switches.processes.then(std::process::id);
+        record.setattr(pyo3::intern!(py, "process"), process)?;
+        if self.switches.has_tasks {
+            let name = if self.switches.tasks {
+                self.task_name(py)
+            } else {
+                None
+            };
+            record.setattr(pyo3::intern!(py, "taskName"), name)?;
+        }
+        Ok(())
+    }
+
+    fn process_name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let main = || pyo3::intern!(py, "MainProcess").clone().into_any();
+        let modules = self.modules.bind(py);
+        let Some(module) = modules.get_item(pyo3::intern!(py, "multiprocessing"))? else {
+            return Ok(main());
+        };
+        // It may be half imported, as the constructor knows.
+        let process = module.call_method0(pyo3::intern!(py, "current_process"));
+        let name = process.and_then(|process| process.getattr(pyo3::intern!(py, "name")));
+        Ok(name.unwrap_or_else(|_| main()))
+    }
+
+    fn task_name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let modules = self.modules.bind(py);
+        let asyncio = modules.get_item(pyo3::intern!(py, "asyncio")).ok()??;
+        // Asked first: without a loop `current_task` raises, which is dear.
+        let running = asyncio.call_method0(pyo3::intern!(py, "_get_running_loop"));
+        let running = running.ok().filter(|running| !running.is_none())?;
+        let task = asyncio.call_method1(pyo3::intern!(py, "current_task"), (running,));
+        let task = task.ok().filter(|task| !task.is_none())?;
+        task.call_method0(pyo3::intern!(py, "get_name")).ok()
+    }
+}
+
+fn this_thread(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    let kept = THREAD.with(|thread| {
+        let (ident, thread) = thread.get()?;
+        Some((ident.clone_ref(py), thread.clone_ref(py)))
+    });
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let threading = py.import("threading")?;
+    let ident = threading.call_method0("get_ident")?.unbind();
+    let thread = threading.call_method0("current_thread")?.unbind();
+    THREAD.with(|slot| {
+        let _ = slot.set((ident.clone_ref(py), thread.clone_ref(py)));
+    });
+    Ok((ident, thread))
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<RecordFactory>()
+}

@@ -1,0 +1,132 @@
+"""Memory comes back, nothing stalls, nothing leaks."""
+
+import asyncio
+import gc
+import sys
+import time
+
+import pytest
+
+from mtaio.cache import EvictionPolicy, TTLCache
+
+MANY = 200_000
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def fill(cache, count=MANY, ttl=None):
+    for number in range(count):
+        cache.set_nowait(number, bytes(200), ttl)
+
+
+@linux_only
+@pytest.mark.parametrize("way", ["clear", "expiry", "delete"])
+def test_memory_comes_back(way, clock):
+    cache = TTLCache[bytes](default_ttl=1.0, clock=clock)
+    gc.collect()
+    before = resident_bytes()
+    fill(cache)
+    full = resident_bytes() - before
+    assert full > MANY * 200
+
+    if way == "clear":
+        cache.clear_nowait()
+    elif way == "delete":
+        assert cache.delete_many_nowait(range(MANY)) == MANY
+    else:
+        clock.advance(1.0)
+        for at in range(cache._shards):
+            while not cache._sweep(at):
+                pass
+
+    assert len(cache) == 0
+    assert resident_bytes() - before < full / 4
+
+
+@linux_only
+def test_churn_does_not_grow():
+    caches = [
+        TTLCache[int](max_size=1000, default_ttl=1e-4, eviction_policy=policy)
+        for policy in EvictionPolicy
+    ]
+
+    def churn(rounds):
+        for number in range(rounds):
+            for cache in caches:
+                cache.set_nowait((number, "key"), number)
+                cache.get_nowait((number - 7, "key"))
+                if number % 3 == 0:
+                    cache.delete_nowait((number - 1, "key"))
+
+    churn(20_000)
+    gc.collect()
+    before = resident_bytes()
+    ends = time.monotonic() + 4.0
+    for _ in range(20):
+        churn(20_000)
+        if time.monotonic() > ends:
+            break
+    gc.collect()
+
+    assert resident_bytes() - before < 2_000_000
+
+
+def test_references_balance():
+    value, key = object(), ("a", "key")
+    cache = TTLCache[object](max_size=2)
+    before = sys.getrefcount(value), sys.getrefcount(key)
+
+    for _ in range(100):
+        cache.set_nowait(key, value)
+        cache.get_nowait(("a", "key"))
+        cache.get_nowait("absent", value)
+        cache.add_nowait(key, value)
+        cache.set_nowait(1, value)
+        cache.set_nowait(2, value)
+        cache.pop_nowait(key, None)
+        list(cache)
+        cache.items_nowait()
+        cache.get_many_nowait([key, 1, 2])
+    cache.clear_nowait()
+
+    assert (sys.getrefcount(value), sys.getrefcount(key)) == before
+
+
+def test_a_step_of_a_mass_expiry_is_bounded(clock):
+    cache = TTLCache[int](default_ttl=1.0, clock=clock)
+    for number in range(MANY):
+        cache.set_nowait(number, number)
+    clock.advance(1.0)
+    steps = []
+
+    for at in range(cache._shards):
+        done = False
+        while not done:
+            before = len(cache)
+            done = cache._sweep(at)
+            steps.append(before - len(cache))
+
+    assert sum(steps) == MANY
+    assert max(steps) <= 512
+
+
+async def test_calls_go_on_amid_a_mass_expiry(clock):
+    async with TTLCache[int](
+        default_ttl=1.0, cleanup_interval=0.001, clock=clock
+    ) as cache:
+        await cache.set_many(dict.fromkeys(range(MANY), 0))
+        clock.advance(1.0)
+        turns = 0
+        ends = time.monotonic() + 30.0
+        while len(cache) and time.monotonic() < ends:
+            await asyncio.sleep(0)
+            turns += 1
+
+    assert len(cache) == 0
+    assert turns >= MANY // 512, "the loop turned between the steps"

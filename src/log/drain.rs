@@ -148,7 +148,9 @@ impl Target {
         tally.records += self.settle(source, &mut at, tally)?;
         let mut at = self.mend(at, tally)?;
         let began = tally.bytes;
-        while tally.bytes - began < TURN as u64 {
+        // What comes in meanwhile is gathered for the next turn.
+        let end = source.ring.head();
+        while source.ring.tail() < end && tally.bytes - began < TURN as u64 {
             match self.step(source, &mut at, true, tally)? {
                 0 => break,
                 records => tally.records += records,

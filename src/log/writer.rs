@@ -207,32 +207,27 @@ impl Writer {
 
     /// Writes all that waits; returns the records, or `None` in an outage.
     fn turn(&mut self) -> Option<u64> {
-        let mut tally = Tally::default();
-        let mut outcome = Ok(());
-        loop {
-            let before = tally.records + tally.corrupt_bytes;
-            // Nothing to write and nothing owed to dead processes: no syscall.
-            if self.shared.housed.ring.used() == 0 && !self.target.owes() {
-                break;
-            }
-            outcome = self.target.drain(&self.shared.housed, &mut tally);
+        let mut records = 0;
+        let end = self.shared.housed.ring.head();
+        // Nothing to write and nothing owed to dead processes: no system call.
+        while self.shared.housed.ring.tail() < end || self.target.owes() {
+            let mut tally = Tally::default();
+            let outcome = self.target.drain(&self.shared.housed, &mut tally);
+            // Counted before it is announced: who was waiting may ask for it.
+            self.shared.counters.add(&tally);
+            self.tell_faults(&mut tally);
             self.shared.announce();
-            if outcome.is_err() || tally.records + tally.corrupt_bytes == before {
+            records += tally.records;
+            if let Err(error) = outcome {
+                self.begin_outage(&error);
+                return None;
+            }
+            self.end_outage();
+            if tally.records + tally.corrupt_bytes == 0 {
                 break;
             }
         }
-        self.shared.counters.add(&tally);
-        self.tell_faults(&mut tally);
-        match outcome {
-            Ok(()) => {
-                self.end_outage();
-                Some(tally.records)
-            }
-            Err(error) => {
-                self.begin_outage(&error);
-                None
-            }
-        }
+        Some(records)
     }
 
     fn pause(&mut self, wrote: Option<u64>) {

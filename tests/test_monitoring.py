@@ -613,6 +613,26 @@ async def test_pauses_of_the_collector_are_measured():
     assert max(one.gc_pause_max_seconds for one in kept) > 0
 
 
+def test_figures_and_gauges_are_served_on_metrics():
+    def page(probes):
+        return probes.answer("GET", "/metrics")[2].decode()
+
+    async def serve():
+        probes = monitoring.ProbeServer()
+        async with ResourceMonitor(interval=0.05) as monitor:
+            monitor.gauge("queue_depth", lambda: 7)
+            probes.add_source(monitor.source)
+            await until(lambda: "mtaio_gauge" in page(probes))
+            return page(probes)
+
+    text = asyncio.run(serve())
+
+    assert 'mtaio_gauge{name="queue_depth"} 7.0\n' in text
+    assert "# TYPE mtaio_memory_percent gauge\n" in text
+    assert "# TYPE mtaio_process_cpu_seconds_total counter\n" in text
+    assert "\nmtaio_uptime_seconds " in text
+
+
 def test_all_that_is_promised_is_exported():
     assert set(monitoring.__all__) >= {
         "CPUStats",

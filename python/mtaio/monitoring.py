@@ -145,6 +145,15 @@ class ResourceMonitor:
         """Alerts that a callback failed to take; each was logged."""
         return self._alarms.failures
 
+    @property
+    def source(self) -> MetricsSource:
+        """The newest sample and gauges for `ProbeServer.add_source`.
+
+        Served as `mtaio_cpu_usage_percent` and so on, without Python, while the
+        monitor is started. In a forked child, ask for it again.
+        """
+        return self._sampler.source()
+
     async def start(self) -> None:
         """Sample from now on. Does nothing if started on this loop already.
 

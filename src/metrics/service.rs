@@ -21,13 +21,28 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The newest figures, readable from any native thread at any time: no lock here
 /// is held for more than a copy of a pointer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Latest {
+    /// Older than this, a snapshot says nothing about now.
+    keeps_ns: u64,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     gauges: Mutex<Arc<[(String, f64)]>>,
 }
 
 impl Latest {
+    fn new(interval_ns: u64) -> Self {
+        const SHORTEST_NS: u64 = 5_000_000_000;
+        Self {
+            keeps_ns: interval_ns.saturating_mul(3).max(SHORTEST_NS),
+            snapshot: Mutex::default(),
+            gauges: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_stale(&self, snapshot: &Snapshot, now_ns: u64) -> bool {
+        now_ns.saturating_sub(snapshot.at_ns) > self.keeps_ns
+    }
+
     /// The newest snapshot, if one was taken yet.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Snapshot>> {
@@ -140,7 +155,7 @@ impl Service {
                 work: Mutex::new(sampler),
                 watched: Mutex::default(),
                 history: Mutex::default(),
-                latest: Arc::default(),
+                latest: Arc::new(Latest::new(settings.interval_ns)),
                 gate: Mutex::default(),
                 turn: Condvar::new(),
             }),

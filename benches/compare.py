@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +24,16 @@ import asynciolimiter
 import cachebox
 import psutil
 
+import measure
 from monitoring import by_psutil
 from mtaio import _rust
 from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
-from statements import EMPTY, calls, compare, interleave
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 ENTRIES = 100_000
+EMPTY = "empty loop"
 
 
 class Row(NamedTuple):
@@ -41,6 +43,27 @@ class Row(NamedTuple):
     peer: str
     speed: float
     target: float
+
+
+def repeated(code: str, /, **names: object) -> Callable[[int], object]:
+    """`run(calls)` for `measure`: a loop of one statement, which may await.
+
+    `names` are its locals. With `keys` among them, a list, each turn has the next
+    `key`; the rounds go on where the one before ended.
+    """
+    turns = repeat(None) if "keys" not in names else cycle(names["keys"])
+    kind = "async def" if "await" in code else "def"
+    given = "".join(f", {name}={name}" for name in names)
+    source = f"{kind} run(n{given}):\n    for key in islice(turns, n):\n        {code}"
+    scope = {"islice": islice, "turns": turns, **names}
+    exec(source, scope)
+    return scope["run"]
+
+
+def net(figures: dict[str, float]) -> dict[str, float]:
+    """Without what the empty loop took, where it was measured too."""
+    empty = figures.pop(EMPTY, 0.0)
+    return {name: figure - empty for name, figure in figures.items()}
 
 
 def limits() -> Iterator[Row]:
@@ -56,14 +79,16 @@ def limits() -> Iterator[Row]:
         # The peers belong to the loop they are made in.
         aio = aiolimiter.AsyncLimiter(1_000_000, 0.001)
         leaky = asynciolimiter.LeakyBucketLimiter(1e9, capacity=1_000_000)
-        return await interleave(
-            {
-                EMPTY: calls("pass"),
-                "mtaio": calls("await acquire()", acquire=limiter.acquire),
-                "aiolimiter": calls("await acquire()", acquire=aio.acquire),
-                "asynciolimiter": calls("await wait()", wait=leaky.wait),
-                "empty": calls("await nothing()", nothing=nothing),
-            }
+        return net(
+            await measure.per_await(
+                {
+                    EMPTY: repeated("pass  # await"),
+                    "mtaio": repeated("await acquire()", acquire=limiter.acquire),
+                    "aiolimiter": repeated("await acquire()", acquire=aio.acquire),
+                    "asynciolimiter": repeated("await wait()", wait=leaky.wait),
+                    "empty": repeated("await nothing()", nothing=nothing),
+                }
+            )
         )
 
     took = asyncio.run(measured())
@@ -71,12 +96,14 @@ def limits() -> Iterator[Row]:
     yield Row(what, "aiolimiter", took["aiolimiter"] / took["mtaio"], 8.0)
     yield Row(what, "asynciolimiter", took["asynciolimiter"] / took["mtaio"], 8 / 3.5)
     yield Row(what, "an empty `async def`", took["empty"] / took["mtaio"], 1.0)
-    took = compare(
-        {
-            EMPTY: calls("pass"),
-            "mtaio": calls("take()", take=limiter.try_acquire),
-            "dict": calls("get('key')", get=table.get),
-        }
+    took = net(
+        measure.per_call(
+            {
+                EMPTY: repeated("pass"),
+                "mtaio": repeated("take()", take=limiter.try_acquire),
+                "dict": repeated("get('key')", get=table.get),
+            }
+        )
     )
     speed = took["dict"] / took["mtaio"]
     yield Row("`limiter.try_acquire()`", "`dict.get`", speed, 1 / 2)
@@ -99,26 +126,32 @@ def cache() -> Iterator[Row]:
         ("get, a hit", present, 1 / 1.05),
         ("get, a miss", absent, 1 / 0.6),
     ):
-        took = compare(
-            {
-                EMPTY: calls("pass", keys=keys),
-                "mtaio": calls("get(key)", get=ours.get_nowait, keys=keys),
-                "cachebox": calls("get(key)", get=peer.get, keys=keys),
-                "dict": calls("get(key)", get=plain.get, keys=keys),
-            }
+        took = net(
+            measure.per_call(
+                {
+                    EMPTY: repeated("pass", keys=keys),
+                    "mtaio": repeated("get(key)", get=ours.get_nowait, keys=keys),
+                    "cachebox": repeated("get(key)", get=peer.get, keys=keys),
+                    "dict": repeated("get(key)", get=plain.get, keys=keys),
+                }
+            )
         )
         yield Row(f"cache {what}", "dict", took["dict"] / took["mtaio"], target)
         speed = took["cachebox"] / took["mtaio"]
         yield Row(f"cache {what}", "cachebox", speed, 1.0)
     # Twice as many keys as there is room, so that nearly every one evicts.
     keys = present + absent
-    took = compare(
-        {
-            EMPTY: calls("pass", keys=keys),
-            "mtaio": calls("set(key, 'value')", set=ours.set_nowait, keys=keys),
-            "cachebox": calls("set(key, 'value', 300.0)", set=peer.insert, keys=keys),
-            "dict": calls("table[key] = 'value'", table=plain, keys=keys),
-        }
+    took = net(
+        measure.per_call(
+            {
+                EMPTY: repeated("pass", keys=keys),
+                "mtaio": repeated("put(key, 'v')", put=ours.set_nowait, keys=keys),
+                "cachebox": repeated(
+                    "set(key, 'value', 300.0)", set=peer.insert, keys=keys
+                ),
+                "dict": repeated("table[key] = 'v'", table=plain, keys=keys),
+            }
+        )
     )
     what = "cache set, with eviction"
     yield Row(what, "dict, without", took["dict"] / took["mtaio"], 1 / 4)
@@ -181,11 +214,14 @@ def _log_rounds(
 def metrics() -> Iterator[Row]:
     """One sample of cpu, memory, io, network, disk and this process."""
     sampler = _rust.Sampler(1.0, 60)
-    took = compare(
-        {
-            "mtaio": calls("sample()", sample=sampler.fresh),
-            "psutil": calls("sample()", sample=by_psutil),
-        }
+    took = net(
+        measure.per_call(
+            {
+                "mtaio": repeated("sample()", sample=sampler.fresh),
+                "psutil": repeated("sample()", sample=by_psutil),
+            },
+            calls=20,
+        )
     )
     yield Row("one sample", "psutil", took["psutil"] / took["mtaio"], 1 / 0.15)
 

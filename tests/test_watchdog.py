@@ -91,7 +91,7 @@ async def test_the_stack_is_had_while_c_code_holds_the_interpreter(
     on_stalled_thread, capfd, monkeypatch
 ):
     if on_stalled_thread:  # the way of free-threaded builds
-        monkeypatch.setattr(_watchdog, "_FREE_THREADED", True)
+        monkeypatch.setattr(_watchdog, "_BY_SIGNAL", True)
     reports = Reports()
 
     async with reports.watchdog():
@@ -114,7 +114,7 @@ async def test_the_stack_is_had_while_c_code_holds_the_interpreter(
 @linux
 @pytest.mark.parametrize("stuck", [spin, wait_for_a_lock])
 async def test_a_free_threaded_build_takes_the_stack_by_signal(stuck, monkeypatch):
-    monkeypatch.setattr(_watchdog, "_FREE_THREADED", True)
+    monkeypatch.setattr(_watchdog, "_BY_SIGNAL", True)
     reports = Reports()
 
     async with reports.watchdog():
@@ -228,6 +228,38 @@ async def test_unwatching_ends_the_reports():
         await asyncio.sleep(STALL)
 
     assert reports.none_left
+
+
+@pytest.mark.parametrize("letting_go", ["unwatch", "stop"])
+async def test_a_stall_ends_when_its_loop_is_let_go(letting_go):
+    reports = Reports()
+    watchdog = reports.watchdog()
+    watchdog.start()
+    watchdog.watch()
+    await asyncio.sleep(STALL / 2)
+
+    sleep_in_python()
+    getattr(watchdog, letting_go)()  # before the loop could beat again
+    begun, _ = await reports.next()
+    ended, _ = await reports.next()
+    watchdog.stop()
+
+    assert (begun.ended, ended.ended) == (False, True)
+    assert ended.lasted >= 3 * STALL
+    assert reports.none_left
+
+
+async def test_stopping_at_any_moment_never_takes_the_interpreter_for_held(capfd):
+    for delay in range(8):
+        reports = Reports()
+        watchdog = reports.watchdog()
+        watchdog.start()
+        watchdog.watch()
+        await asyncio.sleep(0.01)
+        time.sleep(STALL + delay * 0.01)  # noqa: ASYNC251 - the loop is to stall
+        watchdog.stop()
+
+    assert "interpreter is held" not in capfd.readouterr().err
 
 
 async def test_stalls_and_lag_are_metrics():

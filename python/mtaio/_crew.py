@@ -175,7 +175,6 @@ class Crew:
                 self.close(_STRAYED)
         elif (error := task.exception()) is not None:
             self.errors.append(error)
-            self.stop()
         if not self.tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self.changed is not None:

@@ -219,8 +219,7 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
-            await self._stop_components(self._loop.time() + self._grace_period)
-            self._enter(Phase.STOPPED)
+            await self._end(self._loop.time() + self._grace_period)
             self._start_ended.set()
             raise
         for component in self._components:
@@ -299,7 +298,8 @@ class Lifecycle:
                 await call(callback)
             except Exception as error:  # noqa: BLE001 - told; the others go on
                 self._reports.tell(error, {"reload": repr(callback)})
-        self._notify("READY=1")
+        if self._phase is Phase.READY:
+            self._notify("READY=1")
 
     def request(self) -> Request:
         """`async with app.request():` counts work in, so that a stop awaits it.
@@ -420,9 +420,7 @@ class Lifecycle:
         await self._drain_components()
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
-        await self._stop_components(deadline)
-        await self._reports.finish(self._left(deadline))
-        self._enter(Phase.STOPPED)
+        await self._end(deadline)
 
     async def _drain_components(self) -> None:
         for component in reversed(tuple(self._components)):
@@ -450,9 +448,11 @@ class Lifecycle:
         for name in await self._tasks.stop(self._left(deadline) / 2):
             self._went_wrong(ShutdownError(f"task {name} did not end when cancelled"))
 
-    async def _stop_components(self, deadline: float) -> None:
+    async def _end(self, deadline: float) -> None:
         for fault in await self._components.stop(deadline):
             self._went_wrong(fault)
+        await self._reports.finish(self._left(deadline))
+        self._enter(Phase.STOPPED)
 
     async def _unless_hurried(
         self, wait: Awaitable[object], timeout: float | None = None

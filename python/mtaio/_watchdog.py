@@ -29,7 +29,10 @@ _LONGEST_PERIOD = 0.25
 # What `stop` grants a callback that is being run.
 _JOIN_SECONDS = 1.0
 
-_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+# Elsewhere than on Linux there is no signal for it, so Python takes the stack.
+_BY_SIGNAL = (
+    sys.platform == "linux" and not getattr(sys, "_is_gil_enabled", lambda: True)()
+)
 
 OnStall = Callable[[StallReport], object]
 
@@ -42,10 +45,10 @@ class Watchdog:
     Each watched loop beats a few times per `stall_after`, which costs it
     microseconds a second. A native thread watches: past `stall_after` seconds
     without a beat there is exactly one report with the stack of the loop's
-    thread, and one when the loop runs again. That works while Python code
-    spins, while it waits (a lock, a synchronous read), and while C code holds
-    the interpreter: then no Python can run, so the report goes to standard
-    error at once and reaches `on_stall` when it can.
+    thread, and one when the loop runs again or is watched no longer. That works
+    while Python code spins, while it waits (a lock, a synchronous read), and
+    while C code holds the interpreter: then no Python can run, so the report
+    goes to standard error at once and reaches `on_stall` when it can.
 
     A stack is taken by a Python thread. When none can run for a quarter of a
     second, CPython's `faulthandler` writes it from a signal handler on a signal
@@ -200,7 +203,7 @@ class Watchdog:
             if pulse is not None and pulse.loop.is_closed():
                 self._drop(pulse)
             return None
-        if _FREE_THREADED:
+        if _BY_SIGNAL:
             return ""
         # All lines first, their source text later: reading files lets other
         # threads run on.
@@ -341,9 +344,9 @@ def _open_dump() -> tuple[int, int, bool] | None:
         file = os.memfd_create("mtaio-stacks")
     except OSError:  # a sandbox without it: reports come without such stacks
         return None
-    all_threads = not _FREE_THREADED
+    all_threads = not _BY_SIGNAL
     faulthandler.register(signal, file=file, all_threads=all_threads, chain=False)
-    return signal, file, _FREE_THREADED
+    return signal, file, _BY_SIGNAL
 
 
 def _lines(stack: StackSummary) -> str:

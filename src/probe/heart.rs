@@ -106,7 +106,9 @@ impl Heart {
         let beat = self.beat.load(Ordering::Acquire);
         let reported = self.reported.load(Ordering::Relaxed);
         if reported != NONE {
-            return (beat != reported).then(|| self.end(reported, beat, now_ns));
+            return (beat != reported).then(|| Finding::Ended {
+                lasted_ns: self.end(reported, beat, now_ns),
+            });
         }
         if beat == NONE || now_ns.saturating_sub(beat.max(floor)) < stall_after_ns {
             return None;
@@ -122,7 +124,15 @@ impl Heart {
         self.reported.store(beat, Ordering::Release);
     }
 
-    fn end(&self, reported: u64, beat: u64, now_ns: u64) -> Finding {
+    /// Ends the stall that goes on, if any, and returns how long it lasted: the
+    /// loop is watched no longer.
+    pub(super) fn leave(&self, now_ns: u64) -> Option<u64> {
+        let reported = self.reported.load(Ordering::Relaxed);
+        let beat = self.beat.load(Ordering::Acquire);
+        (reported != NONE).then(|| self.end(reported, beat, now_ns))
+    }
+
+    fn end(&self, reported: u64, beat: u64, now_ns: u64) -> u64 {
         let resumed = self.resumed.load(Ordering::Relaxed);
         // The beat that resumed may have come before `reported` was set: the
         // latest one is at most a watchdog's turn later.
@@ -133,7 +143,7 @@ impl Heart {
         let lasted_ns = until.saturating_sub(reported);
         self.stalled_ns.fetch_add(lasted_ns, Ordering::Relaxed);
         self.reported.store(NONE, Ordering::Relaxed);
-        Finding::Ended { lasted_ns }
+        lasted_ns
     }
 
     /// Nanoseconds since the last beat; `None` while paused.
@@ -329,6 +339,16 @@ mod tests {
         );
         assert_eq!(heart.judge(1021, 0, 50), None);
         assert_eq!((heart.stalls(), heart.is_stalled()), (1, false));
+    }
+
+    #[test]
+    fn a_stall_whose_loop_is_let_go_ends_there() {
+        let heart = heart("main");
+        heart.beat(100);
+        heart.confirm(100);
+
+        assert_eq!(heart.leave(400), Some(300));
+        assert_eq!(heart.leave(500), None);
     }
 
     #[test]

@@ -52,14 +52,15 @@ impl Watchdog {
         })
     }
 
-    /// Ends the thread and closes the desk; waits for a dump at
-    /// most. Reports made before can still be read from the desk.
+    /// Ends the thread and closes the desk; waits for a dump at most. Reports
+    /// made before, the ends of open stalls too, can still be read from the desk.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
-        self.desk.close();
+        self.desk.call_off();
         self.thread.thread().unpark();
         // A panic of the thread has been printed by its hook.
         let _ = self.thread.join();
+        self.desk.close();
     }
 
     /// In a forked child, where the thread does not exist.
@@ -73,6 +74,7 @@ impl Watching {
         // Often enough that a report is at most an eighth late.
         let turn = Duration::from_nanos((self.stall_after_ns / 8).clamp(1_000_000, 250_000_000));
         let mut floor = 0;
+        let mut stalled = Vec::new();
         let mut last = (self.clock)();
         while !stopping.load(Ordering::Acquire) {
             let now = (self.clock)();
@@ -83,33 +85,60 @@ impl Watching {
             }
             let hearts = self.hearts.list();
             for heart in hearts.iter() {
-                self.look(heart, floor);
+                self.look(heart, floor, &mut stalled);
             }
+            self.end_all(&mut stalled, |heart| {
+                hearts.iter().any(|h| Arc::ptr_eq(h, heart))
+            });
             last = (self.clock)();
             let until = Instant::now() + turn;
             while Instant::now() < until && !stopping.load(Ordering::Acquire) {
                 std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
             }
         }
+        self.end_all(&mut stalled, |_| false);
     }
 
-    fn look(&mut self, heart: &Arc<Heart>, floor: u64) {
-        match heart.judge((self.clock)(), floor, self.stall_after_ns) {
-            None => {}
-            Some(Finding::Suspect { beat, age_ns }) => self.suspect(heart, beat, age_ns),
-            Some(Finding::Ended { lasted_ns }) => self.desk.report(Report {
+    /// Tells the end of stalls whose loops are watched no longer.
+    fn end_all(&self, stalled: &mut Vec<Arc<Heart>>, watched: impl Fn(&Arc<Heart>) -> bool) {
+        stalled.retain(|heart| {
+            let keep = watched(heart);
+            if !keep {
+                self.tell_end(heart, heart.leave((self.clock)()));
+            }
+            keep && heart.is_stalled()
+        });
+    }
+
+    fn tell_end(&self, heart: &Arc<Heart>, lasted_ns: Option<u64>) {
+        if let Some(lasted_ns) = lasted_ns {
+            self.desk.report(Report {
                 heart: Arc::clone(heart),
                 stack: None,
                 interpreter_held: false,
                 lasted_ns,
                 ended: true,
-            }),
+            });
+        }
+    }
+
+    fn look(&mut self, heart: &Arc<Heart>, floor: u64, stalled: &mut Vec<Arc<Heart>>) {
+        match heart.judge((self.clock)(), floor, self.stall_after_ns) {
+            None => {}
+            Some(Finding::Ended { lasted_ns }) => self.tell_end(heart, Some(lasted_ns)),
+            Some(Finding::Suspect { beat, age_ns }) => {
+                self.suspect(heart, beat, age_ns);
+                if heart.is_stalled() {
+                    stalled.push(Arc::clone(heart));
+                }
+            }
         }
     }
 
     fn suspect(&mut self, heart: &Arc<Heart>, beat: u64, age_ns: u64) {
         let (stack, held) = match self.desk.capture(heart, PATIENCE, LONGEST_CAPTURE) {
             Some(Capture::NotRunning) => return heart.pause(beat),
+            Some(Capture::CalledOff) => return,
             Some(Capture::Stack(stack)) => (Some(stack), false),
             Some(Capture::Elsewhere) => (self.signalled(heart), false),
             None => (self.signalled(heart), true),

@@ -170,10 +170,7 @@ impl Life {
     pub fn flush(&self) -> Progress {
         let end = self.shared.housed.ring.head();
         self.shared.hurry();
-        Progress {
-            shared: Arc::clone(&self.shared),
-            position: end,
-        }
+        Progress::of(&self.shared, end)
     }
 
     /// Accepts nothing more; the writer ends when the ring is empty.
@@ -185,10 +182,7 @@ impl Life {
     #[must_use]
     pub fn close(&self) -> Progress {
         self.begin_close();
-        Progress {
-            shared: Arc::clone(&self.shared),
-            position: u64::MAX,
-        }
+        Progress::of(&self.shared, u64::MAX)
     }
 
     /// Opens the file by its name again before the next batch.
@@ -206,20 +200,36 @@ impl Life {
 pub struct Progress {
     shared: Arc<Shared>,
     position: u64,
+    generation: u64,
 }
 
 impl Progress {
+    fn of(shared: &Arc<Shared>, position: u64) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            position,
+            generation: fork::generation(),
+        }
+    }
+
+    /// True in a child: what the parent began is not the child's to wait for.
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
     /// True if there is nothing to wait for.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared.is_reached(self.position)
+        self.is_foreign() || self.shared.is_reached(self.position)
     }
 
     /// Waits on this thread, at most `timeout`; returns whether it is ready.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.shared
-            .wait(timeout, |shared| shared.is_reached(self.position))
+        self.is_foreign()
+            || self
+                .shared
+                .wait(timeout, |shared| shared.is_reached(self.position))
     }
 }
 
@@ -227,7 +237,7 @@ impl Future for Progress {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.shared.wake_at(self.position, context.waker()) {
+        if self.is_foreign() || self.shared.wake_at(self.position, context.waker()) {
             Poll::Ready(())
         } else {
             Poll::Pending

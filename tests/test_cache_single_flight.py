@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from mtaio import _single_flight
 from mtaio.cache import TTLCache
 from mtaio.exceptions import CacheError
 
@@ -146,7 +147,7 @@ async def test_a_factory_that_asks_for_its_own_key_is_told():
         return await cache.get_or_set("b", lambda: cache.get_or_set("a", ring))
 
     for factory in (direct, by_task, ring):
-        with pytest.raises(CacheError, match="asks for its own key"):
+        with pytest.raises(CacheError, match="asks for the very key it computes"):
             await asyncio.wait_for(cache.get_or_set("a", factory), 5)
 
 
@@ -381,6 +382,28 @@ def test_a_loop_closed_without_a_word_does_not_block_the_key():
     assert asyncio.run(main()) == 1
     assert not task.done()
     # The loop would log the task it left pending; nothing else may come.
+    loop.set_exception_handler(lambda *_: None)
+    del task
+    gc.collect()
+
+
+def test_a_loop_closed_while_another_waits_leaves_that_one_served(monkeypatch):
+    monkeypatch.setattr(_single_flight, "_LOOK_AFTER", 0.01)
+    cache = TTLCache[int]()
+    loop = asyncio.new_event_loop()
+    never = loop.create_future()
+    task = loop.create_task(cache.get_or_set("key", lambda: never))
+    for _ in range(3):
+        loop.run_until_complete(asyncio.sleep(0))
+
+    async def main():
+        waiter = asyncio.create_task(cache.get_or_set("key", lambda: 1))
+        await turns()
+        loop.close()
+        return await asyncio.wait_for(waiter, 5)
+
+    assert asyncio.run(main()) == 1
+    assert not task.done()
     loop.set_exception_handler(lambda *_: None)
     del task
     gc.collect()

@@ -229,10 +229,11 @@ class AsyncFileHandler(AsyncLogHandler):
         at_time: Time of day for `"midnight"` and `"W…"`.
         utc: Use the calendar of UTC.
         compress: `"gzip"` or `"zstd"` backups, made beside the writer.
-        max_age: Seconds after which backups are removed.
-        max_total_bytes: Remove the oldest backups beyond this many bytes.
-        ring_bytes: Size of the ring, from 65536; rounded up to a power of two.
-            It bounds the memory that records take while the disk stalls.
+        max_age: Remove backups older than so many seconds.
+        max_total_bytes: Remove the oldest backups beyond so many bytes in all.
+            Like `max_age` and `backup_count` heeded at each rotation.
+        ring_bytes: Size of the ring, from 65536. It bounds the memory that
+            records take while the disk stalls.
         durable: Keep the ring where it outlives the process (Linux). Without
             it, or where that can't be had, `stats().durable` is False.
         overflow: For a record that finds the ring full: `"block"` waits

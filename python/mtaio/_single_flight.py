@@ -16,6 +16,9 @@ __all__ = ("MISSING", "Flights", "Job")
 # A key the cache has no value for; a flight that ended without a result.
 MISSING: Any = object()
 
+# Seconds between looks at whether a flight in another loop lost that loop.
+_LOOK_AFTER = 1.0
+
 
 class Job(NamedTuple):
     """What to compute for which key of which cache, and how long it lives."""
@@ -104,7 +107,9 @@ class Flight:
     async def wait(self) -> Any:
         """Return the value or raise the error; `MISSING` if there is neither."""
         if self in _aboard.get():
-            raise CacheError(f"the factory of {self.job.key!r} asks for its own key")
+            raise CacheError(
+                f"the factory of {self.job.key!r} asks for the very key it computes"
+            )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             flying = not self._landed
@@ -112,12 +117,23 @@ class Flight:
                 self._waiters.add(waiter)
         if flying:
             try:
-                await waiter
+                await self._landing(waiter)
             finally:
                 self._leave(waiter)
         if self._error is not None:
             raise self._error
         return self._value
+
+    async def _landing(self, waiter: "asyncio.Future[None]") -> None:
+        if waiter.get_loop() is self._loop:
+            await waiter
+            return
+        # Another loop may be closed without a word, and then nobody wakes us.
+        while not waiter.done():
+            await asyncio.wait([waiter], timeout=_LOOK_AFTER)
+            if self.over:
+                self.land()
+                return
 
     async def _fly(self) -> None:
         # A refresh is waited for by nobody, so it can't close a ring of waits.

@@ -9,7 +9,7 @@ Only `get_or_set`, `@cached` and the snapshots ever wait.
 import asyncio
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from os import PathLike
@@ -227,9 +227,22 @@ class TTLCache(_rust.Cache[T]):
             return value
         return await self._flights.run(job)  # type: ignore[no-any-return]
 
+    @overload
+    def cached(
+        self, function: Callable[P, Awaitable[R]]
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
     def cached(
         self,
-        function: Callable[P, Awaitable[R]] | None = None,
+        function: None = None,
+        *,
+        ttl: float | None = None,
+        stale: float = 0.0,
+        key: Callable[..., Hashable] | None = None,
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+    def cached(
+        self,
+        function: Callable[..., Awaitable[Any]] | None = None,
         *,
         ttl: float | None = None,
         stale: float = 0.0,
@@ -255,16 +268,15 @@ class TTLCache(_rust.Cache[T]):
             raise TypeError(f"key must be callable or None, got {key!r}")
         self._job(None, nothing, ttl, stale)
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
             if not iscoroutinefunction(function):
                 raise TypeError(f"cached needs a coroutine function, got {function!r}")
             key_of = key or partial(call_key, function)
 
             @wraps(function)
-            async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            async def call(*args: Any, **kwargs: Any) -> Any:
                 compute = partial(function, *args, **kwargs)
-                held: Any = self
-                return await held.get_or_set(  # type: ignore[no-any-return]
+                return await self.get_or_set(
                     key_of(*args, **kwargs), compute, ttl, stale=stale
                 )
 

@@ -119,22 +119,23 @@ struct Task {
 impl Task {
     fn poll(self: Arc<Self>) {
         let waker = Waker::from(Arc::clone(&self));
-        let mut slot = lock(&self.work);
-        let Some(work) = slot.as_mut() else {
+        // Out of its slot while it runs: no lock is held over Python. Only the
+        // worker polls, so nobody misses it meanwhile.
+        let Some(mut work) = lock(&self.work).take() else {
             return;
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
             work.as_mut().poll(&mut Context::from_waker(&waker))
         }));
         let result = match polled {
-            Ok(Poll::Pending) => return,
+            Ok(Poll::Pending) => {
+                *lock(&self.work) = Some(work);
+                return;
+            }
             Ok(Poll::Ready(())) => Ok(()),
             Err(panic) => Err(Panicked(panic)),
         };
-        let finished = slot.take();
-        drop(slot);
-        // After the lock: it may hold Python objects.
-        drop(finished);
+        drop(work);
         self.done.finish(result);
     }
 }

@@ -132,8 +132,12 @@ impl Target {
         outcome
     }
 
-    fn drain_locked(&mut self, source: &Housed, at: Standing, tally: &mut Tally) -> io::Result<()> {
-        let mut at = at;
+    fn drain_locked(
+        &mut self,
+        source: &Housed,
+        mut at: Standing,
+        tally: &mut Tally,
+    ) -> io::Result<()> {
         // A line of our own may be the torn one.
         tally.records += self.settle(source, &mut at, tally)?;
         let mut at = self.mend(at, tally)?;

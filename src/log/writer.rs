@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{self as std_thread, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Config;
 use super::doorbell::Doorbell;
@@ -238,9 +238,7 @@ impl Writer {
     fn pause(&mut self, wrote: Option<u64>) {
         let shared = Arc::clone(&self.shared);
         let Some(records) = wrote else {
-            let outage = self.outage.as_mut().expect("`turn` failed");
-            std_thread::park_timeout(outage.retry);
-            outage.retry = (outage.retry * 2).min(LAST_RETRY);
+            self.sit_out();
             return;
         };
         self.idle_rounds = if records > 0 { 0 } else { self.idle_rounds + 1 };
@@ -257,6 +255,22 @@ impl Writer {
             if !shared.urgent.load(Ordering::Acquire) {
                 std_thread::park_timeout(self.gather);
             }
+        }
+    }
+
+    /// Waits before the next attempt; a full ring's producers don't hasten it.
+    fn sit_out(&mut self) {
+        let outage = self.outage.as_mut().expect("`turn` failed");
+        let end = Instant::now() + outage.retry;
+        outage.retry = (outage.retry * 2).min(LAST_RETRY);
+        let closing = self.shared.is_closing();
+        while let Some(rest) = end.checked_duration_since(Instant::now()) {
+            let news =
+                self.shared.reopen.load(Ordering::Acquire) || self.shared.is_closing() != closing;
+            if news || rest.is_zero() {
+                return;
+            }
+            std_thread::park_timeout(rest);
         }
     }
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import measure
-from mtaio.logging import AsyncFileHandler, AsyncLogger, RecordFactory
+from mtaio.logging import AsyncFileHandler, AsyncLogger, make_record
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 ROTATION = {"maxBytes": 10_000_000, "backupCount": 5}
@@ -64,7 +64,7 @@ def with_records(folder: Path) -> Candidate:
     """The same, with the opt-in record factory for the time of its calls."""
     handler = AsyncFileHandler(folder / "records.log", **OURS)
     made = Candidate(logger_of(handler).info, handler.close)
-    plain, factory = made.calls, RecordFactory()
+    plain, factory = made.calls, make_record
 
     def calls(count: int) -> None:
         before = logging.getLogRecordFactory()
@@ -140,7 +140,7 @@ MAKERS = {
     "RotatingFileHandler": stdlib,
     "NullHandler": null,
     "AsyncFileHandler": ours,
-    "AsyncFileHandler, RecordFactory": with_records,
+    "AsyncFileHandler, make_record": with_records,
     "AsyncLogger": direct,
     "QueueListener": queued,
     "loguru": loguru,

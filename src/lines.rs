@@ -159,7 +159,7 @@ impl Lines {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// (granted tokens, refused requests, waiting callers, nanoseconds waited).
+    /// (granted tokens, waiting callers, nanoseconds waited).
     pub(crate) fn counts(&self) -> (u64, usize, u128) {
         let mut sum = (self.granted_tokens, 0, self.waited_ns);
         for line in self.open.values() {

@@ -230,6 +230,11 @@ def test_every_extra_that_is_named_exists():
             )
 
 
+def test_the_table_of_settings_is_what_the_code_reads():
+    # `python .ci/settings.py` writes it anew.
+    assert config.as_markdown() in (ROOT / "docs" / "deployment.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_variable_that_is_named_is_read(document):
     named = set(re.findall(r"MTAIO_[A-Z_]*[A-Z]", document.read_text("utf-8")))

@@ -8,6 +8,8 @@ import logging.handlers
 import math
 import os
 import queue
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -180,6 +182,8 @@ def test_delay_opens_with_the_first_record(path, logger):
     handler = AsyncFileHandler(path, delay=True)
     logger.addHandler(handler)
     handler.flush()
+    # Give the writer the time in which it must not open the file.
+    time.sleep(0.02)
 
     assert not path.exists()
     logger.info("one")
@@ -211,6 +215,24 @@ def test_levels_and_filters_work(path, logger):
     handler.close()
 
     assert lines(path) == ["seen"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+def test_a_filter_may_put_another_record_in_place(path, logger):
+    class Other(logging.LogRecord):
+        pass
+
+    def replace(record):
+        return Other("other", logging.INFO, "", 1, "replaced", (), None)
+
+    handler = AsyncFileHandler(path)
+    handler.addFilter(replace)
+    logger.addHandler(handler)
+
+    logger.info("original")
+    handler.close()
+
+    assert lines(path) == ["replaced"]
 
 
 def test_a_subclass_may_override_emit_and_format(path, logger):

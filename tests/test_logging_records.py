@@ -8,14 +8,14 @@ import threading
 
 import pytest
 
-from mtaio.logging import RecordFactory
+from mtaio.logging import make_record
 
 TIMED = {"created", "msecs", "relativeCreated"}
 
 
 @pytest.fixture
 def factory():
-    return RecordFactory()
+    return make_record
 
 
 def both(factory, *arguments, **options):

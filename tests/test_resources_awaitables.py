@@ -8,7 +8,7 @@ import pytest
 
 from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
 
-if sys.platform != "win32" and sys.version_info < (3, 14):
+if sys.platform != "win32":
     import uvloop
 
     LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]

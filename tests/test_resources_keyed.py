@@ -159,6 +159,21 @@ async def test_each_key_has_its_own_line(clock):
 
 
 @on_virtual_time
+async def test_a_key_due_sooner_does_not_wait_for_one_that_came_before(clock):
+    limiter = KeyedRateLimiter(1, 10, clock=clock)
+    await limiter.acquire("slow", 10)
+    await limiter.acquire("quick", 10)
+    slow = asyncio.create_task(limiter.acquire("slow", 10))
+    await asyncio.sleep(0)
+
+    await limiter.acquire("quick", 1)
+
+    assert clock() == about(1001)
+    await slow
+    assert clock() == about(1010)
+
+
+@on_virtual_time
 async def test_a_line_of_a_key_is_not_overtaken(clock):
     limiter = KeyedRateLimiter(10, 10, clock=clock)
     await limiter.acquire("a", 10)

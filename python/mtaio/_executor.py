@@ -3,9 +3,7 @@
 import asyncio
 import contextvars
 import inspect
-import logging
 import os
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -16,7 +14,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
@@ -26,7 +24,9 @@ from ._stream import ResultStream, Source
 from ._work import (
     Owned,
     Progress,
+    fill,
     itself,
+    log_abandoned,
     prepared,
     worker_count,
     zipped,
@@ -39,8 +39,6 @@ __all__ = ("TaskExecutor",)
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_log = logging.getLogger("mtaio.core")
 
 
 # The executors in a place of which the current code runs: waiting for another
@@ -302,7 +300,7 @@ class TaskExecutor:
                     results.append(result)  # noqa: PERF401  # async, into `results`
             else:
                 for _ in range(workers):
-                    crew.start(_fill(crew, source, work, results))
+                    crew.start(fill(crew, source, work, results))
                 await crew.join()
         return results
 
@@ -447,7 +445,7 @@ class TaskExecutor:
         try:
             return await asyncio.wrap_future(answer)
         except asyncio.CancelledError:
-            answer.add_done_callback(_log_abandoned)
+            answer.add_done_callback(log_abandoned)
             raise
 
     def _pool(self) -> ThreadPoolExecutor:
@@ -493,36 +491,3 @@ class TaskExecutor:
         )
         if pool is not None:
             await asyncio.to_thread(pool.shutdown)
-
-
-def _log_abandoned(answer: Future[Any]) -> None:
-    """Nobody waits for this thread's answer any more; its error isn't lost."""
-    if not answer.cancelled() and (error := answer.exception()) is not None:
-        _log.error("an abandoned call in a thread failed", exc_info=error)
-
-
-async def _fill(
-    crew: Crew,
-    source: Iterator[tuple[Any, ...]],
-    work: Callable[..., Awaitable[Any]],
-    results: list[Any],
-) -> None:
-    """Take items until there are none; each result goes to its item's place."""
-    me, clock = object(), time.monotonic
-    try:
-        with crew:
-            if clock() > crew.deadline:
-                await crew.pause()
-            for arguments in source:
-                place = len(results)
-                results.append(None)
-                crew.current = me
-                results[place] = await work(*arguments)
-                if crew.current is me:
-                    if clock() > crew.deadline:
-                        await crew.pause()
-                elif crew.stopping:
-                    return
-    finally:
-        # An error among them holds this frame by its traceback: no such cycle.
-        del results

@@ -166,7 +166,8 @@ class KeyedRateLimiter(_rust.KeyedBuckets):
     ) -> None:
         del rate, burst, max_keys, clock  # Taken by the native half's `__new__`.
         # As in RateLimiter.
-        self._lanes = Lanes(self, exact_timer if self._native_clock else LoopTimer)
+        timer = exact_timer if self._native_clock else LoopTimer
+        self._lanes = Lanes(self, timer, in_order=False)
 
     def retry_after(self, key: Hashable, tokens: int = 1) -> float:
         """Seconds until `tokens` asked now for `key` would be granted.

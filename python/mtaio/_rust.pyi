@@ -232,22 +232,18 @@ class DirectLogger:
     def error(self, message: object, *args: object, **options: object) -> Ready: ...
     def critical(self, message: object, *args: object, **options: object) -> Ready: ...
 
-@final
-class RecordFactory:
-    def __new__(cls) -> Self: ...
-    def __call__(
-        self,
-        name: str,
-        level: int,
-        pathname: str,
-        lineno: int,
-        msg: object,
-        args: object,
-        exc_info: object,
-        func: str | None = None,
-        sinfo: str | None = None,
-        **_rest: object,
-    ) -> LogRecord: ...
+def make_record(
+    name: str,
+    level: int,
+    pathname: str,
+    lineno: int,
+    msg: object,
+    args: object,
+    exc_info: object,
+    func: str | None = None,
+    sinfo: str | None = None,
+    **_rest: object,
+) -> LogRecord: ...
 
 @final
 class LogProgress:

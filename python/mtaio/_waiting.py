@@ -168,9 +168,13 @@ class Lane:
 class Lanes:
     """The lanes of one limiter. Any thread."""
 
-    def __init__(self, line: Line, timer: TimerFactory) -> None:
+    def __init__(
+        self, line: Line, timer: TimerFactory, *, in_order: bool = True
+    ) -> None:
         self._line = line
         self._timer = timer
+        # Whether who comes later is due later: not so where each key has a line.
+        self._in_order = in_order
         # By `id(loop)`. A lane is here while it has waiters, so the id is safe:
         # the lane keeps its loop alive. Single operations on a dict are atomic.
         self._lanes: dict[int, Lane] = {}
@@ -191,7 +195,7 @@ class Lanes:
             waiter = Waiter(lane.loop.create_future(), refund)
             lane.waiters[ticket] = waiter
             try:
-                if len(lane.waiters) == 1:
+                if len(lane.waiters) == 1 or not self._in_order:
                     lane.set_timer(self._line)
                 await waiter.future
             except BaseException:  # Also when the frame is thrown away.

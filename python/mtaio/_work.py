@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import logging
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -10,11 +12,14 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Sized,
 )
+from concurrent.futures import Future
 from typing import Any, TypeAlias, TypeVar
 
 from . import _rust
+from ._crew import Crew
 from ._stream import Source
 
 T = TypeVar("T")
@@ -22,6 +27,8 @@ T = TypeVar("T")
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 _END: Any = object()
+
+_log = logging.getLogger("mtaio.core")
 
 
 def worker_count(most: int, limit: int | None, sources: tuple[Any, ...]) -> int:
@@ -107,6 +114,39 @@ def _length(sources: Iterable[object]) -> int | None:
     lengths = [len(s) if isinstance(s, Sized) else None for s in sources]
     known = [length for length in lengths if length is not None]
     return min(known) if len(known) == len(lengths) else None
+
+
+async def fill(
+    crew: Crew,
+    source: Iterator[tuple[Any, ...]],
+    work: Callable[..., Awaitable[Any]],
+    results: list[Any],
+) -> None:
+    """Take items until there are none; each result goes to its item's place."""
+    me, clock = object(), time.monotonic
+    try:
+        with crew:
+            if clock() > crew.deadline:
+                await crew.pause()
+            for arguments in source:
+                place = len(results)
+                results.append(None)
+                crew.current = me
+                results[place] = await work(*arguments)
+                if crew.current is me:
+                    if clock() > crew.deadline:
+                        await crew.pause()
+                elif crew.stopping:
+                    return
+    finally:
+        # An error among them holds this frame by its traceback: no such cycle.
+        del results
+
+
+def log_abandoned(answer: Future[Any]) -> None:
+    """Nobody waits for this thread's answer any more; its error isn't lost."""
+    if not answer.cancelled() and (error := answer.exception()) is not None:
+        _log.error("an abandoned call in a thread failed", exc_info=error)
 
 
 def zipped(sources: tuple[Any, ...]) -> Source:

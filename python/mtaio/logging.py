@@ -2,7 +2,8 @@
 
 `AsyncFileHandler` is a `logging.Handler`: give it to a logger, to
 `logging.config.dictConfig`, or to a `QueueListener`. `AsyncLogger` is a way to it
-that costs a tenth; `RecordFactory` makes the standard loggers cheaper.
+that costs a tenth; `logging.setLogRecordFactory(make_record)` makes the
+standard loggers cheaper.
 
 What holds everywhere: a call never waits for the disk; each accepted record is in
 the files once, whole and in order per thread; an outage is survived and told.
@@ -24,7 +25,7 @@ from ._log_json import JsonFormatter
 from ._log_logger import AsyncLogger
 from ._log_options import LogStats
 from ._log_progress import Flush
-from ._rust import RecordFactory
+from ._rust import make_record
 
 __all__ = (
     "AsyncFileHandler",
@@ -35,5 +36,5 @@ __all__ = (
     "Flush",
     "JsonFormatter",
     "LogStats",
-    "RecordFactory",
+    "make_record",
 )

@@ -183,6 +183,23 @@ impl PyTokenBucket {
     }
 
     /// Take `tokens`, waiting in line for them if need be.
+    ///
+    /// Await it, or hand it to anything that takes an awaitable. Tokens that are
+    /// there and that nobody waits for are taken at the call, and the answer is
+    /// a shared object that has already finished. Otherwise a coroutine stands
+    /// in line from when it first runs; cancelled, it gives back what it had.
+    /// Any thread may call it; the wait belongs to the loop that awaits.
+    ///
+    /// Args:
+    ///     tokens: 1 to `burst`.
+    ///     timeout: Longest wait in seconds, judged up front; by default none.
+    ///
+    /// Raises:
+    ///     `ResourceLimitError`: `tokens` is above `burst`; at the call.
+    ///     `RateLimitError`: The wait would be longer than `timeout`; at once,
+    ///         when awaited, taking nothing. `retry_after` tells how long.
+    ///     `ValueError`: `tokens` or `timeout` is out of range.
+    ///     `TypeError`: `tokens` is not an int, or `timeout` not a number.
     #[inline]
     #[pyo3(signature = (tokens = Tokens::ONE, *, timeout = None), text_signature = "($self, tokens=1, *, timeout=None)")]
     fn acquire<'py>(
@@ -212,6 +229,8 @@ impl PyTokenBucket {
 
     /// Take `tokens` and return True if they are there and nobody waits for
     /// them; else take nothing and return False. Never waits; any thread.
+    ///
+    /// Raises `ResourceLimitError` if `tokens` is above `burst`.
     #[inline]
     #[pyo3(signature = (tokens = Tokens::ONE), text_signature = "($self, tokens=1)")]
     fn try_acquire(slf: &Bound<'_, Self>, tokens: Tokens) -> PyResult<bool> {
@@ -288,11 +307,10 @@ impl PyTokenBucket {
         let now = self.clock.now(py)?;
         let wait = self.limiter.tight_ns(now).unwrap_or(0);
         if self.clock.is_native() && (1..=MOST_LEAD_NS).contains(&wait) {
-            py.detach(|| {
-                while monotonic_ns() < now + wait {
-                    std::hint::spin_loop();
-                }
-            });
+            // Still attached: getting the GIL back could take far longer.
+            while monotonic_ns() < now + wait {
+                std::hint::spin_loop();
+            }
         }
         Ok(self.limiter.serve(self.clock.now(py)?))
     }

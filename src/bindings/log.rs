@@ -5,26 +5,23 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 
 use super::errors::HandlerError;
 use super::log_format::{Fields, Plans};
 use super::log_json::JsonFormat;
+use super::log_options::Options;
 use super::worker;
 use crate::log::format::escape_controls;
-use crate::log::{
-    Compression, Config, Log, Mode, Notice, Policy, Progress, Refused, Schedule, Stats, When,
-    default_ring_folder,
-};
+use crate::log::{Log, Notice, Progress, Refused, Stats};
 
 /// The callback, where the collector and the writer thread both reach it.
 type Callback = Arc<Mutex<Option<Py<PyAny>>>>;
@@ -59,107 +56,6 @@ pub(crate) struct LogHandler {
     /// No method that decides the line or its fate is overridden.
     native: AtomicBool,
     plans: Plans,
-}
-
-/// The options of `LogHandler._open`, as Python's constructor checked them.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-#[allow(clippy::struct_excessive_bools)] // they are the user's, one by one
-struct Options {
-    path: PathBuf,
-    mode: String,
-    delay: bool,
-    max_bytes: u64,
-    backup_count: usize,
-    when: Option<String>,
-    interval: u32,
-    at_seconds: u32,
-    utc: bool,
-    max_age: Option<f64>,
-    max_total_bytes: Option<u64>,
-    compress: Option<String>,
-    ring_bytes: usize,
-    durable: bool,
-    fsync: bool,
-    gather: f64,
-    wait: f64,
-    block_on_loop: bool,
-    escape: bool,
-}
-
-impl Options {
-    fn policy(&self) -> PyResult<Policy> {
-        Ok(Policy {
-            max_bytes: self.max_bytes,
-            backup_count: self.backup_count,
-            schedule: self.schedule()?,
-            max_age: self.max_age.map(Duration::from_secs_f64),
-            max_total_bytes: self.max_total_bytes,
-            compression: match self.compress.as_deref() {
-                None => None,
-                Some("gzip") => Some(Compression::Gzip),
-                Some("zstd") => Some(Compression::Zstd),
-                Some(other) => return Err(unknown("compress", "'gzip', 'zstd' or None", other)),
-            },
-        })
-    }
-
-    fn schedule(&self) -> PyResult<Option<Schedule>> {
-        const ACCEPTED: &str = "'S', 'M', 'H', 'D', 'midnight', 'W0' (Monday) to 'W6' or None";
-        let Some(when) = self.when.as_deref() else {
-            return Ok(None);
-        };
-        let when = match when.to_ascii_uppercase().as_str() {
-            "S" => When::Seconds,
-            "M" => When::Minutes,
-            "H" => When::Hours,
-            "D" => When::Days,
-            "MIDNIGHT" => When::Midnight,
-            day => match day.strip_prefix('W').map(str::parse::<u8>) {
-                Some(Ok(weekday @ 0..=6)) => When::Weekday(weekday),
-                _ => return Err(unknown("when", ACCEPTED, when)),
-            },
-        };
-        Ok(Some(Schedule {
-            when,
-            interval: self.interval,
-            at: self.at_seconds,
-            utc: self.utc,
-        }))
-    }
-
-    fn mode(&self) -> PyResult<Mode> {
-        match self.mode.as_str() {
-            "a" => Ok(Mode::Append),
-            "w" => Ok(Mode::Truncate),
-            "x" => Ok(Mode::Create),
-            other => Err(unknown("mode", "'a', 'w' or 'x'", other)),
-        }
-    }
-
-    fn config(&self, on_error: &Callback) -> PyResult<Config> {
-        let callback = Arc::clone(on_error);
-        Ok(Config {
-            path: self.path.clone(),
-            mode: self.mode()?,
-            delay: self.delay,
-            policy: self.policy()?,
-            ring_bytes: self.ring_bytes,
-            rings: if self.durable {
-                default_ring_folder()
-            } else {
-                None
-            },
-            fsync: self.fsync,
-            gather: Duration::from_secs_f64(self.gather),
-            wall: SystemTime::now,
-            observer: Arc::new(move |notice| tell(&callback, &notice)),
-        })
-    }
-}
-
-fn unknown(name: &str, accepted: &str, given: &str) -> PyErr {
-    PyValueError::new_err(format!("{name} must be {accepted}, got {given:?}"))
 }
 
 /// Passes a notice to `on_error`, on the worker: user code must not hold up
@@ -355,7 +251,8 @@ impl LogHandler {
     ) -> PyResult<()> {
         let options: Options = options.extract()?;
         *self.on_error.lock().unwrap_or_else(PoisonError::into_inner) = on_error;
-        let config = options.config(&self.on_error)?;
+        let callback = Arc::clone(&self.on_error);
+        let config = options.config(Arc::new(move |notice| tell(&callback, &notice)))?;
         let opened = py.detach(|| Log::open(config));
         let log = opened.map_err(|error| os_error(&error, &options.path))?;
         let overflow = Overflow {
@@ -385,7 +282,7 @@ impl LogHandler {
                 return Ok(passed);
             }
             // Since 3.12 a filter may put another record in its place.
-            if passed.get_type().is(record.get_type()) {
+            if !passed.is_instance_of::<PyInt>() {
                 record = passed;
             }
         }

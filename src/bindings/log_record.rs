@@ -1,15 +1,16 @@
-//! `RecordFactory`: `logging.LogRecord` without its constructor's Python.
+//! `make_record`: `logging.LogRecord` without its constructor's Python.
 //!
 //! Makes exactly a `LogRecord` with the attributes that the constructor would
 //! set, from the same sources. What rarely changes is looked up once: the
-//! module's `log…` switches when the factory is made, a thread's object when
-//! it logs first, a file's name when it is first seen.
+//! module's `log…` switches with the first record, a thread's object when it
+//! logs first, a file's name when it is first seen.
 
 use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString, PyTuple, PyType};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
 
 /// Files whose names are kept; beyond, all are forgotten.
 const MOST_FILES: usize = 4096;
@@ -26,14 +27,15 @@ struct Switches {
     process_names: bool,
     /// Since 3.12.
     tasks: bool,
-    /// 3.11 has no `taskName`.
-    has_tasks: bool,
 }
 
-/// A fast record factory: `logging.setLogRecordFactory(RecordFactory())`.
-#[pyclass(frozen, module = "mtaio._rust")]
-pub(crate) struct RecordFactory {
+/// What all records of the process share.
+struct Factory {
     class: Py<PyType>,
+    /// `object.__new__`.
+    blank: Py<PyAny>,
+    /// The attributes in the constructor's order, all None.
+    template: Py<PyDict>,
     level_names: Py<PyDict>,
     modules: Py<PyDict>,
     files: Py<PyDict>,
@@ -42,9 +44,71 @@ pub(crate) struct RecordFactory {
     switches: Switches,
 }
 
-#[pymethods]
-impl RecordFactory {
-    #[new]
+/// A `LogRecord` as `logging.LogRecord(...)` makes it, for
+/// `logging.setLogRecordFactory`. The switches `logging.logThreads` and so on
+/// are read with the first record.
+#[pyfunction]
+#[pyo3(signature = (name, level, pathname, lineno, msg, args, exc_info, func = None, sinfo = None, **_rest))]
+#[allow(clippy::too_many_arguments)] // `logging` fixes them
+fn make_record<'py>(
+    py: Python<'py>,
+    name: &Bound<'py, PyAny>,
+    level: &Bound<'py, PyAny>,
+    pathname: &Bound<'py, PyAny>,
+    lineno: &Bound<'py, PyAny>,
+    msg: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyAny>,
+    exc_info: &Bound<'py, PyAny>,
+    func: Option<&Bound<'py, PyAny>>,
+    sinfo: Option<&Bound<'py, PyAny>>,
+    _rest: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let factory = Factory::get(py)?;
+    let record = factory.template.bind(py).copy()?;
+    let none = py.None().into_bound(py);
+    record.set_item(pyo3::intern!(py, "name"), name)?;
+    record.set_item(pyo3::intern!(py, "msg"), msg)?;
+    record.set_item(pyo3::intern!(py, "args"), only_mapping(args)?)?;
+    record.set_item(pyo3::intern!(py, "levelname"), factory.level_name(level)?)?;
+    record.set_item(pyo3::intern!(py, "levelno"), level)?;
+    record.set_item(pyo3::intern!(py, "pathname"), pathname)?;
+    factory.set_file(&record, pathname)?;
+    record.set_item(pyo3::intern!(py, "exc_info"), exc_info)?;
+    record.set_item(pyo3::intern!(py, "stack_info"), sinfo.unwrap_or(&none))?;
+    record.set_item(pyo3::intern!(py, "lineno"), lineno)?;
+    record.set_item(pyo3::intern!(py, "funcName"), func.unwrap_or(&none))?;
+    factory.set_time(&record)?;
+    factory.set_thread(&record)?;
+    factory.set_process(&record)?;
+    // One dict put in place costs half of what twenty attributes do.
+    let made = factory.blank.bind(py).call1((factory.class.bind(py),))?;
+    made.setattr(pyo3::intern!(py, "__dict__"), record)?;
+    Ok(made)
+}
+
+/// A mapping that is the only argument stands for itself.
+fn only_mapping<'py>(args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(tuple) = args.cast_exact::<PyTuple>()
+        && tuple.len() == 1
+    {
+        let only = tuple.get_item(0)?;
+        // Asking an abstract class is dear, and most arguments are these.
+        let plain = only.is_exact_instance_of::<PyString>()
+            || only.is_exact_instance_of::<PyInt>()
+            || only.is_exact_instance_of::<PyFloat>();
+        if !plain && only.cast::<PyMapping>().is_ok() && only.is_truthy()? {
+            return Ok(only);
+        }
+    }
+    Ok(args.clone())
+}
+
+impl Factory {
+    fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        static FACTORY: PyOnceLock<Factory> = PyOnceLock::new();
+        FACTORY.get_or_try_init(py, || Self::new(py))
+    }
+
     fn new(py: Python<'_>) -> PyResult<Self> {
         let logging = py.import("logging")?;
         let switch = |name: &str| -> PyResult<bool> {
@@ -53,9 +117,16 @@ impl RecordFactory {
                 None => Ok(false),
             }
         };
+        let first = logging.call_method1("LogRecord", ("", 0, "", 0, "", (), py.None()))?;
+        let template = first.getattr("__dict__")?.cast_into::<PyDict>()?.copy()?;
+        for name in template.keys() {
+            template.set_item(name, py.None())?;
+        }
         let start: f64 = logging.getattr("_startTime")?.extract()?;
         Ok(Self {
             class: logging.getattr("LogRecord")?.cast_into()?.unbind(),
+            template: template.unbind(),
+            blank: py.get_type::<PyAny>().getattr("__new__")?.unbind(),
             level_names: logging.getattr("_levelToName")?.cast_into()?.unbind(),
             modules: py.import("sys")?.getattr("modules")?.cast_into()?.unbind(),
             files: PyDict::new(py).unbind(),
@@ -66,66 +137,10 @@ impl RecordFactory {
                 processes: switch("logProcesses")?,
                 process_names: switch("logMultiprocessing")?,
                 tasks: switch("logAsyncioTasks")?,
-                has_tasks: logging.hasattr("logAsyncioTasks")?,
             },
         })
     }
 
-    /// A `LogRecord`, as `logging.LogRecord(...)` makes it.
-    #[pyo3(signature = (name, level, pathname, lineno, msg, args, exc_info, func = None, sinfo = None, **_rest))]
-    #[allow(clippy::too_many_arguments)] // `logging` fixes them
-    fn __call__<'py>(
-        &self,
-        py: Python<'py>,
-        name: &Bound<'py, PyAny>,
-        level: &Bound<'py, PyAny>,
-        pathname: &Bound<'py, PyAny>,
-        lineno: &Bound<'py, PyAny>,
-        msg: &Bound<'py, PyAny>,
-        args: &Bound<'py, PyAny>,
-        exc_info: &Bound<'py, PyAny>,
-        func: Option<&Bound<'py, PyAny>>,
-        sinfo: Option<&Bound<'py, PyAny>>,
-        _rest: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let class = self.class.bind(py);
-        let record = class.call_method1(pyo3::intern!(py, "__new__"), (class,))?;
-        let none = py.None().into_bound(py);
-        // The constructor's order, so that `vars(record)` lists the same.
-        record.setattr(pyo3::intern!(py, "name"), name)?;
-        record.setattr(pyo3::intern!(py, "msg"), msg)?;
-        record.setattr(pyo3::intern!(py, "args"), only_mapping(args)?)?;
-        record.setattr(pyo3::intern!(py, "levelname"), self.level_name(level)?)?;
-        record.setattr(pyo3::intern!(py, "levelno"), level)?;
-        record.setattr(pyo3::intern!(py, "pathname"), pathname)?;
-        self.set_file(&record, pathname)?;
-        record.setattr(pyo3::intern!(py, "exc_info"), exc_info)?;
-        record.setattr(pyo3::intern!(py, "exc_text"), &none)?;
-        record.setattr(pyo3::intern!(py, "stack_info"), sinfo.unwrap_or(&none))?;
-        record.setattr(pyo3::intern!(py, "lineno"), lineno)?;
-        record.setattr(pyo3::intern!(py, "funcName"), func.unwrap_or(&none))?;
-        self.set_time(&record)?;
-        self.set_thread(&record)?;
-        self.set_process(&record)?;
-        Ok(record)
-    }
-}
-
-/// A mapping that is the only argument stands for itself.
-fn only_mapping<'py>(args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if let Ok(tuple) = args.cast_exact::<PyTuple>()
-        && tuple.len() == 1
-    {
-        let only = tuple.get_item(0)?;
-        let plain = only.is_exact_instance_of::<PyString>();
-        if !plain && only.cast::<PyMapping>().is_ok() && only.is_truthy()? {
-            return Ok(only);
-        }
-    }
-    Ok(args.clone())
-}
-
-impl RecordFactory {
     fn level_name<'py>(&self, level: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = level.py();
         match self.level_names.bind(py).get_item(level)? {
@@ -134,15 +149,15 @@ impl RecordFactory {
         }
     }
 
-    fn set_file(&self, record: &Bound<'_, PyAny>, pathname: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_file(&self, record: &Bound<'_, PyDict>, pathname: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = record.py();
         let files = self.files.bind(py);
         let names = match files.get_item(pathname) {
             Ok(Some(names)) => names.cast_into::<PyTuple>()?,
             _ => self.file_names(pathname)?,
         };
-        record.setattr(pyo3::intern!(py, "filename"), names.get_item(0)?)?;
-        record.setattr(pyo3::intern!(py, "module"), names.get_item(1)?)
+        record.set_item(pyo3::intern!(py, "filename"), names.get_item(0)?)?;
+        record.set_item(pyo3::intern!(py, "module"), names.get_item(1)?)
     }
 
     fn file_names<'py>(&self, pathname: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
@@ -161,7 +176,7 @@ impl RecordFactory {
         Ok(names)
     }
 
-    fn set_time(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_time(&self, record: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = record.py();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
@@ -171,41 +186,39 @@ impl RecordFactory {
         if milliseconds >= 999.0 && created.floor() as u64 != now.as_secs() {
             milliseconds = 0.0;
         }
-        record.setattr(pyo3::intern!(py, "created"), created)?;
-        record.setattr(pyo3::intern!(py, "msecs"), milliseconds)?;
+        record.set_item(pyo3::intern!(py, "created"), created)?;
+        record.set_item(pyo3::intern!(py, "msecs"), milliseconds)?;
         let relative = (created - self.start) * 1000.0;
-        record.setattr(pyo3::intern!(py, "relativeCreated"), relative)
+        record.set_item(pyo3::intern!(py, "relativeCreated"), relative)
     }
 
-    fn set_thread(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_thread(&self, record: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = record.py();
         if !self.switches.threads {
-            record.setattr(pyo3::intern!(py, "thread"), py.None())?;
-            return record.setattr(pyo3::intern!(py, "threadName"), py.None());
+            return Ok(());
         }
         let (ident, thread) = this_thread(py)?;
-        record.setattr(pyo3::intern!(py, "thread"), ident)?;
-        let name = thread.getattr(py, pyo3::intern!(py, "name"))?;
-        record.setattr(pyo3::intern!(py, "threadName"), name)
+        record.set_item(pyo3::intern!(py, "thread"), ident)?;
+        // The attribute behind the property `name`, which is Python.
+        let name = match thread.getattr(py, pyo3::intern!(py, "_name")) {
+            Ok(name) => name,
+            Err(_) => thread.getattr(py, pyo3::intern!(py, "name"))?,
+        };
+        record.set_item(pyo3::intern!(py, "threadName"), name)
     }
 
-    fn set_process(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_process(&self, record: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = record.py();
-        let name = if self.switches.process_names {
-            self.process_name(py)?
-        } else {
-            py.None().into_bound(py)
-        };
-        record.setattr(pyo3::intern!(py, "processName"), name)?;
-        let process = self.switches.processes.then(std::process::id);
-        record.setattr(pyo3::intern!(py, "process"), process)?;
-        if self.switches.has_tasks {
-            let name = if self.switches.tasks {
-                self.task_name(py)
-            } else {
-                None
-            };
-            record.setattr(pyo3::intern!(py, "taskName"), name)?;
+        if self.switches.process_names {
+            record.set_item(pyo3::intern!(py, "processName"), self.process_name(py)?)?;
+        }
+        if self.switches.processes {
+            record.set_item(pyo3::intern!(py, "process"), std::process::id())?;
+        }
+        if self.switches.tasks
+            && let Some(name) = self.task_name(py)
+        {
+            record.set_item(pyo3::intern!(py, "taskName"), name)?;
         }
         Ok(())
     }
@@ -252,5 +265,5 @@ fn this_thread(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<RecordFactory>()
+    m.add_function(wrap_pyfunction!(make_record, m)?)
 }

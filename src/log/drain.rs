@@ -98,8 +98,14 @@ impl Target {
         seconds((self.wall)())
     }
 
-    /// True while dead processes' rings have not been looked for.
-    pub(super) fn owes(&self) -> bool {
+    /// True while dead processes' rings wait to be emptied. Looks without
+    /// opening the log, which may be delayed until its first record.
+    pub(super) fn owes(&mut self) -> bool {
+        if self.must_recover {
+            let rings = self.rings.as_deref();
+            self.must_recover =
+                rings.is_some_and(|rings| !storage::orphans(rings, self.file.path()).is_empty());
+        }
         self.must_recover
     }
 

@@ -81,7 +81,7 @@ impl Housed {
         if let Some(path) = self.spill_path(number) {
             let file = open_private(&path)?;
             if !is_ours(&file) {
-                return Err(io::ErrorKind::PermissionDenied.into());
+                return Err(io::ErrorKind::NotFound.into());
             }
             return (&file).read_to_end(out).map(|_| ());
         }

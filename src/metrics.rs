@@ -6,10 +6,12 @@
 //! make counters of each file; `procfs` (or `portable`, where there is no `/proc`) gathers them
 //! into one `reading`; `derive` compares two readings; `snapshot` is what comes
 //! out; `sampler` chooses what to compare with; `service` is the thread, the
-//! history, and the newest snapshot for whoever asks from whatever thread.
+//! history, and the newest snapshot for whoever asks from whatever thread;
+//! `families` serves that one to scrapers.
 
 mod cgroup;
 mod derive;
+mod families;
 mod fields;
 mod host;
 mod kept;

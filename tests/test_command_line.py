@@ -1,4 +1,4 @@
-"""`python -m mtaio`: run and doctor, with their exit codes."""
+"""`python -m mtaio`: run, doctor and top, with their exit codes."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from mtaio import __main__ as command_line
 from mtaio import _doctor
 from mtaio.app import ExitCode
 from mtaio.config import Settings
+from mtaio.monitoring import MetricFamily, ProbeServer
 
 SERVICE = """
 from mtaio.app import Application
@@ -191,3 +192,29 @@ def test_the_command_line_explains_itself(capsys):
 
     assert stopped.value.code == 0
     assert "doctor" in capsys.readouterr().out
+
+
+def test_top_shows_a_process(capsys):
+    probes = ProbeServer()
+    probes.publish_metrics([MetricFamily("counter", "jobs", "Jobs.", 10)])
+    probes.start()
+    try:
+        code = command_line.main(["top", probes.url, "--count", "1"])
+    finally:
+        probes.stop()
+
+    assert code == 0
+    assert "jobs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ftp://localhost"], "url must be like"),
+        (["http://127.0.0.1:1"], "no metrics from"),
+        (["http://127.0.0.1:1", "--interval", "0"], "interval must be"),
+    ],
+)
+def test_top_says_why_it_shows_nothing(capsys, words, said):
+    assert command_line.main(["top", *words]) == 1
+    assert said in capsys.readouterr().err

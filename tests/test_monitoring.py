@@ -231,6 +231,51 @@ def test_a_loop_that_ends_stops_the_monitor():
     asyncio.run(again())
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_loop_closed_under_the_monitor_does_not_matter(caplog):
+    """Closed in the middle of a callback, without cancelling anything."""
+    monitor, begun, told = ResourceMonitor(interval=0.05), [], []
+
+    async def hangs(metric, value, threshold):
+        begun.append(value)
+        if len(begun) == 1:
+            await asyncio.sleep(1e6)
+        told.append(value)
+
+    async def first():
+        monitor.set_threshold("uptime", 0)
+        monitor.on_threshold_exceeded(hangs)
+        await monitor.start()
+        await until(lambda: begun)
+
+    async def second():
+        await monitor.stop()
+        monitor.set_threshold("uptime", 0)
+        async with monitor:
+            await until(lambda: told)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(first())
+    loop.close()
+    asyncio.run(second())
+
+    assert len(begun) == 2
+    # What the dead loop left is asyncio's to complain of, and only that.
+    gc.collect()
+    assert all(record.name == "asyncio" for record in caplog.records)
+
+
+async def test_a_loop_watched_before_the_start_stays_watched():
+    monitor = ResourceMonitor(interval=0.05)
+    monitor.watch_loop("mine")
+
+    async with monitor:
+        await samples(monitor, 2)
+        names = [one.name for one in monitor.get_history()[-1].loop.loops]
+
+    assert names == ["mine"]
+
+
 async def test_a_second_loop_is_refused_while_the_first_runs():
     def start_elsewhere():
         with pytest.raises(MonitoringError, match="another event loop"):
@@ -611,6 +656,26 @@ async def test_pauses_of_the_collector_are_measured():
     assert sum(one.gc_pauses for one in kept) >= 5
     assert sum(one.gc_pause_seconds for one in kept) > 0
     assert max(one.gc_pause_max_seconds for one in kept) > 0
+
+
+def test_figures_and_gauges_are_served_on_metrics():
+    def page(probes):
+        return probes.answer("GET", "/metrics")[2].decode()
+
+    async def serve():
+        probes = monitoring.ProbeServer()
+        async with ResourceMonitor(interval=0.05) as monitor:
+            monitor.gauge("queue_depth", lambda: 7)
+            probes.add_source(monitor.source)
+            await until(lambda: "mtaio_gauge" in page(probes))
+            return page(probes)
+
+    text = asyncio.run(serve())
+
+    assert 'mtaio_gauge{name="queue_depth"} 7.0\n' in text
+    assert "# TYPE mtaio_memory_percent gauge\n" in text
+    assert "# TYPE mtaio_process_cpu_seconds_total counter\n" in text
+    assert "\nmtaio_uptime_seconds " in text
 
 
 def test_all_that_is_promised_is_exported():

@@ -1,7 +1,8 @@
-"""`python -m mtaio`, also `mtaio`: run an application, examine a deployment.
+"""`python -m mtaio`, also `mtaio`: run an application, examine one, watch one.
 
 Exit codes of `run` are those of `mtaio.app.ExitCode`. `doctor` exits 0 when
-nothing fails, 1 when an item does, 2 when the settings are bad.
+nothing fails, 1 when an item does, 2 when the settings are bad. `top` exits 1
+when there is nothing to show.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__, _doctor
+from . import __version__, _doctor, _top
 from .app import Application, ExitCode
 from .config import Settings
-from .exceptions import SettingsError, StartupError
+from .exceptions import MonitoringError, SettingsError, StartupError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
         "--env", action="store_true", help="print each variable and its source instead"
     )
     doctor.set_defaults(command=_examine)
+    top = commands.add_parser("top", help="show a process live, from its /metrics")
+    top.add_argument("url", help="where it serves its probes: http://127.0.0.1:8080")
+    top.add_argument(
+        "--interval", type=float, default=1.0, help="seconds between looks"
+    )
+    top.add_argument("--count", type=int, help="how many looks; by default no end")
+    top.set_defaults(command=_watch)
     return parser
 
 
@@ -90,6 +98,15 @@ def _examine(options: argparse.Namespace) -> int:
     show = _doctor.as_json if options.json else _doctor.as_text
     print(show(findings))  # noqa: T201
     return int(any(finding.level is _doctor.Level.FAIL for finding in findings))
+
+
+def _watch(options: argparse.Namespace) -> int:
+    try:
+        _top.top(options.url, interval=options.interval, count=options.count)
+    except (MonitoringError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Listener:
             self._report(alert, AlertError(f"{_MOST_WAITING} alerts wait already"))
             return
         self._waiting.append(alert)
-        if self._task is None or self._task.done():
+        if self.delivery is None:
             self._task = asyncio.get_running_loop().create_task(self._deliver())
 
     async def _deliver(self) -> None:
@@ -57,8 +57,15 @@ class Listener:
 
     @property
     def delivery(self) -> asyncio.Task[None] | None:
-        """The call under way, if any."""
-        return self._task if self._task and not self._task.done() else None
+        """The call under way on the running loop, if any.
+
+        One of a loop that ended, or of the process this one was forked from, is
+        under way no more.
+        """
+        task = self._task
+        if task is None or task.done():
+            return None
+        return task if task.get_loop() is asyncio.get_running_loop() else None
 
 
 async def finish(listeners: Iterable[Listener], within: float) -> None:

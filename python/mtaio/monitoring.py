@@ -145,6 +145,15 @@ class ResourceMonitor:
         """Alerts that a callback failed to take; each was logged."""
         return self._alarms.failures
 
+    @property
+    def source(self) -> MetricsSource:
+        """The newest sample and gauges for `ProbeServer.add_source`.
+
+        Served as `mtaio_cpu_usage_percent` and so on, without Python, while the
+        monitor is started. In a forked child, ask for it again.
+        """
+        return self._sampler.source()
+
     async def start(self) -> None:
         """Sample from now on. Does nothing if started on this loop already.
 
@@ -155,12 +164,10 @@ class ResourceMonitor:
             MonitoringError: It is started on another loop that still runs; call
                 `watch_loop` there instead.
         """
-        if self._turns is not None and not self._turns.done():
-            if self._turns.get_loop() is asyncio.get_running_loop():
-                return
-            if self._turns.get_loop().is_running():
-                raise MonitoringError("the monitor is started on another event loop")
-        self._release()
+        if self._turns_here() is not None:
+            return
+        if self._turns is not None:  # of a loop that is no more
+            self._release()
         self._gc.open()
         self._sampler.watch_gc(self._gc.pauses)
         self.watch_loop("main")
@@ -169,7 +176,7 @@ class ResourceMonitor:
         turns = self._take_turns()
         self._turns = asyncio.create_task(turns, name="mtaio-monitor")
         # Not a `finally` in it: a task cancelled before its first step runs none.
-        self._turns.add_done_callback(lambda _: self._release())
+        self._turns.add_done_callback(self._turns_ended)
 
     async def stop(self) -> None:
         """End sampling, and wait for the thread and for callbacks under way.
@@ -179,10 +186,8 @@ class ResourceMonitor:
         Raises:
             MonitoringError: Called on another loop than `start` was.
         """
-        turns, loop = self._turns, asyncio.get_running_loop()
-        if turns is not None and not turns.done():
-            if turns.get_loop() is not loop and turns.get_loop().is_running():
-                raise MonitoringError("the monitor was started on another event loop")
+        turns, loop = self._turns_here(), asyncio.get_running_loop()
+        if turns is not None:
             turns.cancel()
             await asyncio.wait([turns])
         self._turns = None
@@ -193,6 +198,21 @@ class ResourceMonitor:
             return
         if not await loop.run_in_executor(None, self._sampler.stop, _STOP_WITHIN):
             logger.error("the sampler thread did not end in %s s", _STOP_WITHIN)
+
+    def _turns_here(self) -> asyncio.Task[None] | None:
+        """The task of `start`, if this loop runs it. Raises if another does."""
+        turns = self._turns
+        if turns is None or turns.done():
+            return None
+        if turns.get_loop() is asyncio.get_running_loop():
+            return turns
+        if turns.get_loop().is_running():
+            raise MonitoringError("the monitor was started on another event loop")
+        return None
+
+    def _turns_ended(self, turns: asyncio.Task[None]) -> None:
+        if self._turns is turns:
+            self._release()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -344,14 +364,15 @@ class ResourceMonitor:
             TypeError: `name` is not text.
             ValueError: `name` is empty.
         """
-        self._watches = [watch for watch in self._watches if watch.alive]
-        running = asyncio.get_running_loop()
-        if all(watch.loop is not running for watch in self._watches):
-            self._watches.append(LoopWatch(self._sampler, _rust.text("name", name)))
+        known, running = _rust.text("name", name), asyncio.get_running_loop()
+        if not any(each.alive and each.loop is running for each in self._watches):
+            self._watches.append(LoopWatch(self._sampler, known))
 
     async def _take_turns(self) -> None:
         """Judges each sample soon after the thread has taken it."""
-        while True:
+        own = asyncio.current_task()
+        # Not any more, if the loop stood still and the monitor was started anew.
+        while self._turns is own:
             if self._threaded:
                 await asyncio.sleep(self._sampler.due_in() + _SAMPLE_TAKES)
             else:
@@ -362,9 +383,10 @@ class ResourceMonitor:
                 logger.exception("a sample could not be judged")
 
     def _take_turn(self) -> None:
-        for watch in [watch for watch in self._watches if not watch.alive]:
-            watch.close()
-            self._watches.remove(watch)
+        for watch in list(self._watches):
+            if not watch.alive:
+                watch.close()
+                self._watches.remove(watch)
         if not self._threaded:
             self._sampler.tick()
         self._alarms.read_gauges()

@@ -11,9 +11,10 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
 use super::clock::{Clock, monotonic_ns};
+use super::probe::PyMetricsSource;
 use super::worker;
 use crate::metrics::{
-    Clocks, GcPauses, Latest, LoopFigures, LoopLag, Moment, Service, Settings, Snapshot, Value,
+    Clocks, GcPauses, LoopFigures, LoopLag, Moment, Service, Settings, Snapshot, Value,
 };
 
 fn unix_seconds() -> f64 {
@@ -33,12 +34,6 @@ pub(crate) struct PySampler {
 }
 
 impl PySampler {
-    /// For native threads: the holder of the newest snapshot.
-    #[allow(dead_code)] // the probe server serves it
-    pub(crate) fn latest_holder(&self) -> Arc<Latest> {
-        self.service.latest()
-    }
-
     fn now(&self, py: Python<'_>) -> PyResult<Moment> {
         Ok(Moment {
             at_ns: self.clock.now_ns(py)?,
@@ -148,6 +143,11 @@ impl PySampler {
             .into_iter()
             .map(PySnapshot)
             .collect()
+    }
+
+    /// The newest figures for a probe server, read without Python.
+    fn source(&self) -> PyMetricsSource {
+        PyMetricsSource(self.service.latest())
     }
 
     /// Replaces the gauges that native threads serve.

@@ -3,51 +3,74 @@
 //! The thread runs no Python and needs no lock of the interpreter. Three locks,
 //! never held together: `work` while sampling (a hung disk may hold it), and the
 //! short ones of `watched` and of the ring.
+//!
+//! They are std's locks: `parking_lot` queues its waiters in a table of the
+//! process, and a child forked while another thread held a part of that table
+//! waits for ever at its first contended lock, be the lock ever so new.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::lag::{GcFigures, GcPauses, LoopLag, Watched, figures};
 use super::sampler::{Sampler, Settings};
 use super::snapshot::{LoopFigures, Section, Snapshot, Value};
+use crate::probe::spawn_quiet;
 
 /// A wait is cut in pieces, since the system's wait may go by another clock
 /// than the one passed in (one that stands still while the machine sleeps).
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// A sampler that panicked leaves nothing half done that others would read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The newest figures, readable from any native thread at any time: no lock here
 /// is held for more than a copy of a pointer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Latest {
+    /// Older than this, a snapshot says nothing about now.
+    keeps_ns: u64,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     gauges: Mutex<Arc<[(String, f64)]>>,
 }
 
 impl Latest {
+    fn new(interval_ns: u64) -> Self {
+        const SHORTEST_NS: u64 = 5_000_000_000;
+        Self {
+            keeps_ns: interval_ns.saturating_mul(3).max(SHORTEST_NS),
+            snapshot: Mutex::default(),
+            gauges: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_stale(&self, snapshot: &Snapshot, now_ns: u64) -> bool {
+        now_ns.saturating_sub(snapshot.at_ns) > self.keeps_ns
+    }
+
     /// The newest snapshot, if one was taken yet.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.lock().clone()
+        lock(&self.snapshot).clone()
     }
 
     /// The user's own gauges as they were last read.
     #[must_use]
     pub fn gauges(&self) -> Arc<[(String, f64)]> {
-        Arc::clone(&self.gauges.lock())
+        Arc::clone(&lock(&self.gauges))
     }
 
     /// Replaces the gauges, all at once.
     pub fn set_gauges(&self, gauges: Vec<(String, f64)>) {
-        let former = std::mem::replace(&mut *self.gauges.lock(), gauges.into());
+        let former = std::mem::replace(&mut *lock(&self.gauges), gauges.into());
         drop(former);
     }
 
     fn set(&self, snapshot: Arc<Snapshot>) {
-        let former = self.snapshot.lock().replace(snapshot);
+        let former = lock(&self.snapshot).replace(snapshot);
         drop(former);
     }
 }
@@ -140,7 +163,7 @@ impl Service {
                 work: Mutex::new(sampler),
                 watched: Mutex::default(),
                 history: Mutex::default(),
-                latest: Arc::default(),
+                latest: Arc::new(Latest::new(settings.interval_ns)),
                 gate: Mutex::default(),
                 turn: Condvar::new(),
             }),
@@ -157,7 +180,7 @@ impl Service {
     /// When the thread takes its next sample.
     #[must_use]
     pub fn due_ns(&self) -> u64 {
-        self.shared.gate.lock().due_ns
+        lock(&self.shared.gate).due_ns
     }
 
     /// The holder of the newest snapshot, for threads that outlive a call.
@@ -173,32 +196,32 @@ impl Service {
 
     /// Takes a sample now, for the asker; the history is of the thread alone.
     pub fn fresh(&self, now: Moment) -> Arc<Snapshot> {
-        let interval = self.shared.watched.lock().last.clone();
+        let interval = lock(&self.shared.watched).last.clone();
         self.shared.sample(now, interval)
     }
 
     /// Snapshots of the history after `sequence`, oldest first.
     #[must_use]
     pub fn since(&self, sequence: u64) -> Vec<Arc<Snapshot>> {
-        let history = self.shared.history.lock();
+        let history = lock(&self.shared.history);
         let first = history.partition_point(|snapshot| snapshot.sequence <= sequence);
         history.range(first..).cloned().collect()
     }
 
     /// Watches a loop's beats until told to forget it.
     pub fn watch_loop(&self, lag: Arc<LoopLag>) {
-        self.shared.watched.lock().loops.push(Watched::new(lag));
+        lock(&self.shared.watched).loops.push(Watched::new(lag));
     }
 
     /// Watches that loop no more.
     pub fn forget_loop(&self, lag: &Arc<LoopLag>) {
-        let mut watched = self.shared.watched.lock();
+        let mut watched = lock(&self.shared.watched);
         watched.loops.retain(|known| !known.is(lag));
     }
 
     /// Watches the collector, or (`None`) no more.
     pub fn watch_gc(&self, pauses: Option<Arc<GcPauses>>) {
-        let mut watched = self.shared.watched.lock();
+        let mut watched = lock(&self.shared.watched);
         watched.gc_before = pauses.as_ref().map(|gc| gc.collect()).unwrap_or_default();
         watched.gc = pauses;
     }
@@ -207,7 +230,7 @@ impl Service {
     /// them is not here to do it. Nothing else may be called there.
     pub fn abandon(&self) {
         // If the fork caught the thread at work they stay open, a dozen.
-        if let Some(mut work) = self.shared.work.try_lock() {
+        if let Ok(mut work) = self.shared.work.try_lock() {
             work.close();
         }
     }
@@ -217,8 +240,8 @@ impl Service {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(&self, clocks: Clocks) -> std::io::Result<bool> {
-        let mut thread = self.thread.lock();
-        let mut gate = self.shared.gate.lock();
+        let mut thread = lock(&self.thread);
+        let mut gate = lock(&self.shared.gate);
         if thread.is_some() && !gate.finished {
             // One that was told to stop but hangs in a read stays on instead.
             return Ok(std::mem::take(&mut gate.stopping));
@@ -232,26 +255,26 @@ impl Service {
         drop(gate);
         let shared = Arc::clone(&self.shared);
         let run = move || shared.run(clocks);
-        *thread = Some(
-            thread::Builder::new()
-                .name("mtaio-metrics".into())
-                .spawn(run)?,
-        );
+        *thread = Some(spawn_quiet("mtaio-metrics", run)?);
         Ok(true)
     }
 
     /// Ends the thread; `false` if it did not end in time, which happens only
     /// while the kernel holds one of its reads. Then call again.
     pub fn stop(&self, within: Duration) -> bool {
-        let mut thread = self.thread.lock();
+        let mut thread = lock(&self.thread);
         if thread.is_none() {
             return true;
         }
-        let mut gate = self.shared.gate.lock();
+        let mut gate = lock(&self.shared.gate);
         gate.stopping = true;
         self.shared.turn.notify_all();
         let late = |gate: &mut Gate| !gate.finished;
-        self.shared.turn.wait_while_for(&mut gate, late, within);
+        let (gate, _) = self
+            .shared
+            .turn
+            .wait_timeout_while(gate, within, late)
+            .unwrap_or_else(PoisonError::into_inner);
         let finished = gate.finished;
         drop(gate);
         if finished && let Some(thread) = thread.take() {
@@ -269,7 +292,7 @@ impl Drop for Service {
             // A forked child: the thread is not here, its locks may be.
             return;
         }
-        self.shared.gate.lock().stopping = true;
+        lock(&self.shared.gate).stopping = true;
         self.shared.turn.notify_all();
     }
 }
@@ -284,7 +307,7 @@ impl Shared {
 
     /// Waits until the next sample is due; `false` to end.
     fn wait_turn(&self, clocks: Clocks) -> bool {
-        let mut gate = self.gate.lock();
+        let mut gate = lock(&self.gate);
         loop {
             if gate.stopping {
                 // At once, so that a start that comes now makes a new thread.
@@ -302,14 +325,17 @@ impl Shared {
                 return true;
             }
             let left = Duration::from_nanos(gate.due_ns - now);
-            self.turn.wait_for(&mut gate, left.min(LONGEST_WAIT));
+            (gate, _) = self
+                .turn
+                .wait_timeout(gate, left.min(LONGEST_WAIT))
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn tick(&self, now: Moment) -> Arc<Snapshot> {
-        let interval = self.watched.lock().collect(now.at_ns);
+        let interval = lock(&self.watched).collect(now.at_ns);
         let snapshot = self.sample(now, interval);
-        let mut history = self.history.lock();
+        let mut history = lock(&self.history);
         let oldest = (history.len() >= self.history_size).then(|| history.pop_front());
         history.push_back(Arc::clone(&snapshot));
         drop(history);
@@ -318,7 +344,7 @@ impl Shared {
     }
 
     fn sample(&self, now: Moment, interval: Interval) -> Arc<Snapshot> {
-        let mut work = self.work.lock();
+        let mut work = lock(&self.work);
         let mut snapshot = work.sample(now.at_ns, interval.sections());
         snapshot.timestamp = now.timestamp;
         snapshot.loops = interval.each.into();
@@ -335,7 +361,7 @@ struct Farewell<'a>(&'a Shared);
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.gate.lock().finished = true;
+            lock(&self.0.gate).finished = true;
             self.0.turn.notify_all();
         }
     }

@@ -179,8 +179,8 @@ impl Service {
         let spare = spare_descriptor();
         spawn_quiet("mtaio-probes", move || {
             runtime.block_on(self.accept(listener, spare));
-            // Not waiting for a scrape whose source hangs.
-            runtime.shutdown_background();
+            // Joins the scraping thread, unless its source hangs.
+            runtime.shutdown_timeout(DRAIN);
         })
     }
 

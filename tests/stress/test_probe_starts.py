@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -14,6 +15,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="counts by /proc")
 
 
 def census(process):
+    """Threads and descriptors, once joined threads have left the kernel too.
+
+    `Thread.join` returns a moment before that.
+    """
+    for _ in range(200):
+        if process.num_threads() == threading.active_count():
+            break
+        time.sleep(0.01)
     return process.num_threads(), process.num_fds(), threading.active_count()
 
 

@@ -68,6 +68,8 @@ def chatter():
     while not done:
         log(n)
         n += 1
+        if n % 20 == 0:  # a writer without end would rotate without end
+            time.sleep(0.001)
 
 done = False
 thread = threading.Thread(target=chatter)

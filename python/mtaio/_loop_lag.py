@@ -6,8 +6,9 @@ import gc
 
 from . import _rust
 
-# Fifty timers a second: about 0.02 % of a processor, and a block is measured
-# to within these 20 ms.
+# Fifty timers a second; a block is measured to within these 20 ms. A beat costs
+# a busy loop microseconds; an idle one it wakes, which the kernel makes under 1 %
+# of a processor (see benches/monitoring.py).
 BEAT_SECONDS = 0.02
 
 

@@ -79,9 +79,8 @@ impl Pool {
     }
 
     fn start(&'static self) {
-        let thread = std::thread::Builder::new().name("mtaio-worker".to_owned());
         // Without a thread the awaits stay open; a deadline ends them.
-        let _ = thread.spawn(|| self.run());
+        let _ = crate::probe::spawn_quiet("mtaio-worker", || self.run());
     }
 
     fn run(&self) {

@@ -21,7 +21,7 @@ from mtaio.logging import AsyncFileHandler
 
 path = sys.argv[1]
 os.mkfifo(path)
-handler = AsyncFileHandler(path, delay=True, close_timeout=0.2)
+handler = AsyncFileHandler(path, delay=True, durable=False, close_timeout=0.2)
 logger = logging.Logger("app")
 logger.addHandler(handler)
 logger.info("hello")

@@ -16,8 +16,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 
 use super::errors::HandlerError;
-use super::log_format::{Fields, Plans};
-use super::log_json::JsonFormat;
+use super::log_format::{self, Fields, Plans};
+use super::log_json::{self, JsonFormat};
+use super::log_names::names;
 use super::log_options::Options;
 use super::worker;
 use crate::log::format::escape_controls;
@@ -134,7 +135,7 @@ impl LogHandler {
                         return Ok(false);
                     }
                     // One wait, one more try: the deadline is the caller's.
-                    py.detach(|| current.wait_for_room(wait));
+                    worker::detached(py, || current.wait_for_room(wait));
                     wait = Duration::ZERO;
                 }
             }
@@ -146,10 +147,7 @@ impl LogHandler {
     /// Formats and accepts `record`; false if it is Python's to do.
     fn emit_natively(slf: &Bound<'_, Self>, record: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = slf.py();
-        let formatter = slf.getattr(pyo3::intern!(py, "formatter"))?;
-        if formatter.is_none() {
-            return Ok(false);
-        }
+        let formatter = log_format::formatter_of(slf)?;
         let put = |line: &mut Vec<u8>| match formatter.cast::<JsonFormat>() {
             Ok(json) => JsonFormat::put(json, record, line),
             Err(_) => slf.get().plans.put(&formatter, record, line),
@@ -157,7 +155,7 @@ impl LogHandler {
         match Self::accept_made(slf, put) {
             // Formatted once, failed once: Python writes what can be said.
             Err(error) => slf
-                .call_method1(pyo3::intern!(py, "_rescue"), (record, error.into_value(py)))
+                .call_method1(names(py).rescue.bind(py), (record, error.into_value(py)))
                 .map(|_| true),
             done => done,
         }
@@ -169,11 +167,11 @@ impl LogHandler {
         if !slf.get().native.load(Relaxed) || !has_no_filters(slf)? {
             return Ok(false);
         }
-        let least: i64 = slf.getattr(pyo3::intern!(py, "level"))?.extract()?;
+        let least: i64 = slf.getattr(names(py).level.bind(py))?.extract()?;
         if fields.level < least {
             return Ok(true);
         }
-        let formatter = slf.getattr(pyo3::intern!(py, "formatter"))?;
+        let formatter = log_format::formatter_of(slf)?;
         let put = |line: &mut Vec<u8>| slf.get().plans.put_fields(&formatter, fields, line);
         // What fails here fails again by record, where it is dealt with.
         Ok(Self::accept_made(slf, put).unwrap_or(false))
@@ -207,7 +205,7 @@ impl LogHandler {
             Ok(true) => {
                 let dropped = slf.get().opened()?.log.take_unreported();
                 if dropped > 0 {
-                    slf.call_method1(pyo3::intern!(py, "_tell_dropped"), (dropped,))?;
+                    slf.call_method1(names(py).tell_dropped.bind(py), (dropped,))?;
                 }
                 Ok(true)
             }
@@ -253,7 +251,7 @@ impl LogHandler {
         *self.on_error.lock().unwrap_or_else(PoisonError::into_inner) = on_error;
         let callback = Arc::clone(&self.on_error);
         let config = options.config(Arc::new(move |notice| tell(&callback, &notice)))?;
-        let opened = py.detach(|| Log::open(config));
+        let opened = worker::detached(py, || Log::open(config));
         let log = opened.map_err(|error| os_error(&error, &options.path))?;
         let overflow = Overflow {
             wait: Duration::from_secs_f64(options.wait),
@@ -277,7 +275,7 @@ impl LogHandler {
         let py = slf.py();
         let mut record = record;
         if !has_no_filters(slf)? {
-            let passed = slf.call_method1(pyo3::intern!(py, "filter"), (&record,))?;
+            let passed = slf.call_method1(names(py).filter.bind(py), (&record,))?;
             if !passed.is_truthy()? {
                 return Ok(passed);
             }
@@ -287,7 +285,7 @@ impl LogHandler {
             }
         }
         if !slf.get().native.load(Relaxed) || !Self::emit_natively(slf, &record)? {
-            slf.call_method1(pyo3::intern!(py, "emit"), (&record,))?;
+            slf.call_method1(names(py).emit.bind(py), (&record,))?;
         }
         Ok(record)
     }
@@ -361,7 +359,7 @@ impl LogHandler {
 }
 
 fn has_no_filters(handler: &Bound<'_, LogHandler>) -> PyResult<bool> {
-    let filters = handler.getattr(pyo3::intern!(handler.py(), "filters"))?;
+    let filters = handler.getattr(names(handler.py()).filters.bind(handler.py()))?;
     Ok(filters
         .cast_exact::<PyList>()
         .is_ok_and(PyListMethods::is_empty))
@@ -400,7 +398,7 @@ impl LogProgress {
     /// Waits on this thread, at most `timeout` seconds; true if it got there.
     fn wait(&self, py: Python<'_>, timeout: f64) -> bool {
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
-        py.detach(|| self.0.wait(timeout))
+        worker::detached(py, || self.0.wait(timeout))
     }
 
     /// A future of the running loop that is done when it got there.
@@ -410,6 +408,12 @@ impl LogProgress {
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    // All that a record meets, before any fork can meet it half made.
+    let py = m.py();
+    names(py);
+    log_format::warm(py)?;
+    log_json::warm(py)?;
+    drop(HandlerError::new_err(()).into_value(py));
     m.add_class::<LogHandler>()?;
     m.add_class::<JsonFormat>()?;
     m.add_class::<LogProgress>()

@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::log::LogHandler;
 use super::log_format::Fields;
+use super::log_names::names;
 use super::ready::{PyReady, ready};
 
 /// The levels with a method of their own, and their names.
@@ -175,7 +176,7 @@ fn say(
     }
     if !direct {
         slf.call_method1(
-            pyo3::intern!(py, "_by_record"),
+            names(py).by_record.bind(py),
             (level, message, args, options),
         )?;
     }

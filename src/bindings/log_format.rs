@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
 
+use super::log_names::names;
 use crate::log::format::{self, Kind, Piece, Spec};
 
 /// What the standard library has, looked up once.
@@ -22,6 +23,8 @@ struct Stock {
     styles: [Py<PyType>; 3],
     record: Py<PyType>,
     strftime: Py<PyAny>,
+    /// What formats where a handler has no formatter.
+    default: Py<PyAny>,
 }
 
 impl Stock {
@@ -38,10 +41,26 @@ impl Stock {
                     class("StringTemplateStyle")?,
                 ],
                 record: class("LogRecord")?,
+                default: logging.getattr("_defaultFormatter")?.unbind(),
                 strftime: py.import("time")?.getattr("strftime")?.unbind(),
             })
         })
     }
+}
+
+/// A handler's formatter, or the one that `logging` uses in its absence.
+pub(super) fn formatter_of<'py>(handler: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = handler.py();
+    let own = handler.getattr(names(py).formatter.bind(py))?;
+    if !own.is_none() {
+        return Ok(own);
+    }
+    Ok(Stock::get(py)?.default.bind(py).clone())
+}
+
+/// Looks up what would otherwise be looked up with the first record.
+pub(super) fn warm(py: Python<'_>) -> PyResult<()> {
+    Stock::get(py).map(|_| ())
 }
 
 /// True for a record whose class computes nothing of its own.
@@ -107,13 +126,13 @@ impl Plan {
     ) -> PyResult<bool> {
         let py = formatter.py();
         self.second = second_of(created);
-        let moment = formatter.call_method1(pyo3::intern!(py, "converter"), (created,))?;
-        let datefmt = formatter.getattr(pyo3::intern!(py, "datefmt"))?;
+        let moment = formatter.call_method1(names(py).converter.bind(py), (created,))?;
+        let datefmt = formatter.getattr(names(py).datefmt.bind(py))?;
         let dated = datefmt.is_truthy()?;
         let template = if dated {
             datefmt
         } else {
-            formatter.getattr(pyo3::intern!(py, "default_time_format"))?
+            formatter.getattr(names(py).default_time_format.bind(py))?
         };
         let text = Stock::get(py)?
             .strftime
@@ -123,7 +142,7 @@ impl Plan {
         if dated {
             return Ok(true);
         }
-        let template = formatter.getattr(pyo3::intern!(py, "default_msec_format"))?;
+        let template = formatter.getattr(names(py).default_msec_format.bind(py))?;
         if !template.is_truthy()? {
             return Ok(true);
         }
@@ -142,7 +161,7 @@ impl Plan {
             return Ok(true);
         };
         out.extend_from_slice(between.as_bytes());
-        let value = record.getattr(pyo3::intern!(record.py(), "msecs"))?;
+        let value = record.getattr(names(record.py()).msecs.bind(record.py()))?;
         Ok(put_whole(&value, MILLISECONDS, out))
     }
 
@@ -180,16 +199,16 @@ fn pieces(formatter: &Bound<'_, PyAny>) -> PyResult<Option<Vec<Piece>>> {
     }
     // Instance attributes may override any method.
     let own = formatter
-        .getattr(pyo3::intern!(py, "__dict__"))?
+        .getattr(names(py).dict.bind(py))?
         .cast_into::<PyDict>()?;
     for method in ["format", "formatTime", "formatMessage", "usesTime"] {
         if own.contains(method)? {
             return Ok(None);
         }
     }
-    let style = formatter.getattr(pyo3::intern!(py, "_style"))?;
-    let defaults = style.getattr(pyo3::intern!(py, "_defaults"))?;
-    let text = style.getattr(pyo3::intern!(py, "_fmt"))?;
+    let style = formatter.getattr(names(py).style.bind(py))?;
+    let defaults = style.getattr(names(py).defaults.bind(py))?;
+    let text = style.getattr(names(py).fmt.bind(py))?;
     let (Ok(text), false) = (text.extract::<String>(), defaults.is_truthy()?) else {
         return Ok(None);
     };
@@ -235,7 +254,7 @@ impl Plans {
         if !is_plain_record(record)? || has_trace(record)? {
             return Ok(false);
         }
-        let created = || record.getattr(pyo3::intern!(record.py(), "created"));
+        let created = || record.getattr(names(record.py()).created.bind(record.py()));
         let plan = self.plan(formatter, created, || second_of(&created().ok()?))?;
         let Some(parts) = &plan.parts else {
             return Ok(false);
@@ -365,16 +384,16 @@ fn is_bare(spec: Spec) -> bool {
 
 fn has_trace(record: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = record.py();
-    Ok(record.getattr(pyo3::intern!(py, "exc_info"))?.is_truthy()?
-        || !record.getattr(pyo3::intern!(py, "exc_text"))?.is_none()
-        || !record.getattr(pyo3::intern!(py, "stack_info"))?.is_none())
+    Ok(record.getattr(names(py).exc_info.bind(py))?.is_truthy()?
+        || !record.getattr(names(py).exc_text.bind(py))?.is_none()
+        || !record.getattr(names(py).stack_info.bind(py))?.is_none())
 }
 
 /// `record.getMessage()`, of which only `%` is left to Python.
 pub(super) fn message<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = record.py();
-    let given = record.getattr(pyo3::intern!(py, "msg"))?;
-    merge(given, &record.getattr(pyo3::intern!(py, "args"))?)
+    let given = record.getattr(names(py).msg.bind(py))?;
+    merge(given, &record.getattr(names(py).args.bind(py))?)
 }
 
 fn merge<'py>(given: Bound<'py, PyAny>, args: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

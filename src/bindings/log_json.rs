@@ -10,6 +10,7 @@ use pyo3::types::{
 };
 
 use super::log_format;
+use super::log_names::names;
 use crate::log::iso_utc;
 use crate::log::json;
 
@@ -140,7 +141,7 @@ fn put_record(
 
 fn put_timestamp(record: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let created: f64 = record
-        .getattr(pyo3::intern!(record.py(), "created"))?
+        .getattr(names(record.py()).created.bind(record.py()))?
         .extract()?;
     out.push(b'"');
     out.extend_from_slice(iso_utc(created).as_bytes());
@@ -165,10 +166,15 @@ fn standard(py: Python<'_>) -> PyResult<&Bound<'_, PySet>> {
     Ok(names.bind(py))
 }
 
+/// Looks up what would otherwise be looked up with the first record.
+pub(super) fn warm(py: Python<'_>) -> PyResult<()> {
+    standard(py).map(|_| ())
+}
+
 fn put_extra(record: &Bound<'_, PyAny>, layout: &Layout, out: &mut Vec<u8>) -> PyResult<()> {
     let py = record.py();
     let dict = record
-        .getattr(pyo3::intern!(py, "__dict__"))?
+        .getattr(names(py).dict.bind(py))?
         .cast_into::<PyDict>()?;
     let names = standard(py)?;
     // A record without `extra` has no other names than these.
@@ -197,7 +203,7 @@ fn put_exception(
     out: &mut Vec<u8>,
 ) -> PyResult<()> {
     let py = record.py();
-    let info = record.getattr(pyo3::intern!(py, "exc_info"))?;
+    let info = record.getattr(names(py).exc_info.bind(py))?;
     if let Ok(info) = info.cast::<PyTuple>()
         && let Ok((kind, error)) = info.get_item(0).and_then(|k| Ok((k, info.get_item(1)?)))
         && !error.is_none()
@@ -210,7 +216,7 @@ fn put_exception(
         put_value(&slf.call_method1("formatException", (info,))?, out, 0)?;
         out.push(b'}');
     }
-    let stack = record.getattr(pyo3::intern!(py, "stack_info"))?;
+    let stack = record.getattr(names(py).stack_info.bind(py))?;
     if !stack.is_none() {
         out.extend_from_slice(b",\"stack_info\":");
         put_value(&stack, out, 0)?;

@@ -2,15 +2,17 @@
 //!
 //! Makes exactly a `LogRecord` with the attributes that the constructor would
 //! set, from the same sources. What rarely changes is looked up once: the
-//! module's `log…` switches with the first record, a thread's object when it
-//! logs first, a file's name when it is first seen.
+//! module's `log…` switches at import, a thread's object when it logs first, a
+//! file's name when it is first seen.
 
 use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple, PyType};
+
+use super::log_names::names;
 
 /// Files whose names are kept; beyond, all are forgotten.
 const MOST_FILES: usize = 4096;
@@ -46,7 +48,7 @@ struct Factory {
 
 /// A `LogRecord` as `logging.LogRecord(...)` makes it, for
 /// `logging.setLogRecordFactory`. The switches `logging.logThreads` and so on
-/// are read with the first record.
+/// are read when mtaio is imported.
 #[pyfunction]
 #[pyo3(signature = (name, level, pathname, lineno, msg, args, exc_info, func = None, sinfo = None, **_rest))]
 #[allow(clippy::too_many_arguments)] // `logging` fixes them
@@ -66,23 +68,23 @@ fn make_record<'py>(
     let factory = Factory::get(py)?;
     let record = factory.template.bind(py).copy()?;
     let none = py.None().into_bound(py);
-    record.set_item(pyo3::intern!(py, "name"), name)?;
-    record.set_item(pyo3::intern!(py, "msg"), msg)?;
-    record.set_item(pyo3::intern!(py, "args"), only_mapping(args)?)?;
-    record.set_item(pyo3::intern!(py, "levelname"), factory.level_name(level)?)?;
-    record.set_item(pyo3::intern!(py, "levelno"), level)?;
-    record.set_item(pyo3::intern!(py, "pathname"), pathname)?;
+    record.set_item(names(py).name.bind(py), name)?;
+    record.set_item(names(py).msg.bind(py), msg)?;
+    record.set_item(names(py).args.bind(py), only_mapping(args)?)?;
+    record.set_item(names(py).levelname.bind(py), factory.level_name(level)?)?;
+    record.set_item(names(py).levelno.bind(py), level)?;
+    record.set_item(names(py).pathname.bind(py), pathname)?;
     factory.set_file(&record, pathname)?;
-    record.set_item(pyo3::intern!(py, "exc_info"), exc_info)?;
-    record.set_item(pyo3::intern!(py, "stack_info"), sinfo.unwrap_or(&none))?;
-    record.set_item(pyo3::intern!(py, "lineno"), lineno)?;
-    record.set_item(pyo3::intern!(py, "funcName"), func.unwrap_or(&none))?;
+    record.set_item(names(py).exc_info.bind(py), exc_info)?;
+    record.set_item(names(py).stack_info.bind(py), sinfo.unwrap_or(&none))?;
+    record.set_item(names(py).lineno.bind(py), lineno)?;
+    record.set_item(names(py).func_name.bind(py), func.unwrap_or(&none))?;
     factory.set_time(&record)?;
     factory.set_thread(&record)?;
     factory.set_process(&record)?;
     // One dict put in place costs half of what twenty attributes do.
     let made = factory.blank.bind(py).call1((factory.class.bind(py),))?;
-    made.setattr(pyo3::intern!(py, "__dict__"), record)?;
+    made.setattr(names(py).dict.bind(py), record)?;
     Ok(made)
 }
 
@@ -122,6 +124,8 @@ impl Factory {
         for name in template.keys() {
             template.set_item(name, py.None())?;
         }
+        // Has the abstract class looked up that `only_mapping` asks.
+        let _ = PyList::empty(py).cast::<PyMapping>();
         let start: f64 = logging.getattr("_startTime")?.extract()?;
         Ok(Self {
             class: logging.getattr("LogRecord")?.cast_into()?.unbind(),
@@ -152,12 +156,12 @@ impl Factory {
     fn set_file(&self, record: &Bound<'_, PyDict>, pathname: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = record.py();
         let files = self.files.bind(py);
-        let names = match files.get_item(pathname) {
+        let found = match files.get_item(pathname) {
             Ok(Some(names)) => names.cast_into::<PyTuple>()?,
             _ => self.file_names(pathname)?,
         };
-        record.set_item(pyo3::intern!(py, "filename"), names.get_item(0)?)?;
-        record.set_item(pyo3::intern!(py, "module"), names.get_item(1)?)
+        record.set_item(names(py).filename.bind(py), found.get_item(0)?)?;
+        record.set_item(names(py).module.bind(py), found.get_item(1)?)
     }
 
     fn file_names<'py>(&self, pathname: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
@@ -186,10 +190,10 @@ impl Factory {
         if milliseconds >= 999.0 && created.floor() as u64 != now.as_secs() {
             milliseconds = 0.0;
         }
-        record.set_item(pyo3::intern!(py, "created"), created)?;
-        record.set_item(pyo3::intern!(py, "msecs"), milliseconds)?;
+        record.set_item(names(py).created.bind(py), created)?;
+        record.set_item(names(py).msecs.bind(py), milliseconds)?;
         let relative = (created - self.start) * 1000.0;
-        record.set_item(pyo3::intern!(py, "relativeCreated"), relative)
+        record.set_item(names(py).relative_created.bind(py), relative)
     }
 
     fn set_thread(&self, record: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -198,52 +202,52 @@ impl Factory {
             return Ok(());
         }
         let (ident, thread) = this_thread(py)?;
-        record.set_item(pyo3::intern!(py, "thread"), ident)?;
+        record.set_item(names(py).thread.bind(py), ident)?;
         // The attribute behind the property `name`, which is Python.
-        let name = match thread.getattr(py, pyo3::intern!(py, "_name")) {
+        let name = match thread.getattr(py, names(py).own_name.bind(py)) {
             Ok(name) => name,
-            Err(_) => thread.getattr(py, pyo3::intern!(py, "name"))?,
+            Err(_) => thread.getattr(py, names(py).name.bind(py))?,
         };
-        record.set_item(pyo3::intern!(py, "threadName"), name)
+        record.set_item(names(py).thread_name.bind(py), name)
     }
 
     fn set_process(&self, record: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = record.py();
         if self.switches.process_names {
-            record.set_item(pyo3::intern!(py, "processName"), self.process_name(py)?)?;
+            record.set_item(names(py).process_name.bind(py), self.process_name(py)?)?;
         }
         if self.switches.processes {
-            record.set_item(pyo3::intern!(py, "process"), std::process::id())?;
+            record.set_item(names(py).process.bind(py), std::process::id())?;
         }
         if self.switches.tasks
             && let Some(name) = self.task_name(py)
         {
-            record.set_item(pyo3::intern!(py, "taskName"), name)?;
+            record.set_item(names(py).task_name.bind(py), name)?;
         }
         Ok(())
     }
 
     fn process_name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let main = || pyo3::intern!(py, "MainProcess").clone().into_any();
+        let main = || names(py).main_process.bind(py).clone().into_any();
         let modules = self.modules.bind(py);
-        let Some(module) = modules.get_item(pyo3::intern!(py, "multiprocessing"))? else {
+        let Some(module) = modules.get_item(names(py).multiprocessing.bind(py))? else {
             return Ok(main());
         };
         // It may be half imported, as the constructor knows.
-        let process = module.call_method0(pyo3::intern!(py, "current_process"));
-        let name = process.and_then(|process| process.getattr(pyo3::intern!(py, "name")));
+        let process = module.call_method0(names(py).current_process.bind(py));
+        let name = process.and_then(|process| process.getattr(names(py).name.bind(py)));
         Ok(name.unwrap_or_else(|_| main()))
     }
 
     fn task_name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let modules = self.modules.bind(py);
-        let asyncio = modules.get_item(pyo3::intern!(py, "asyncio")).ok()??;
+        let asyncio = modules.get_item(names(py).asyncio.bind(py)).ok()??;
         // Asked first: without a loop `current_task` raises, which is dear.
-        let running = asyncio.call_method0(pyo3::intern!(py, "_get_running_loop"));
+        let running = asyncio.call_method0(names(py).get_running_loop.bind(py));
         let running = running.ok().filter(|running| !running.is_none())?;
-        let task = asyncio.call_method1(pyo3::intern!(py, "current_task"), (running,));
+        let task = asyncio.call_method1(names(py).current_task.bind(py), (running,));
         let task = task.ok().filter(|task| !task.is_none())?;
-        task.call_method0(pyo3::intern!(py, "get_name")).ok()
+        task.call_method0(names(py).get_name.bind(py)).ok()
     }
 }
 
@@ -265,5 +269,6 @@ fn this_thread(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    Factory::get(m.py())?;
     m.add_function(wrap_pyfunction!(make_record, m)?)
 }

@@ -15,6 +15,7 @@ pub(crate) mod log;
 mod log_direct;
 mod log_format;
 mod log_json;
+mod log_names;
 mod log_options;
 mod log_record;
 pub(crate) mod metrics;

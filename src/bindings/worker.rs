@@ -10,7 +10,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ struct Pool {
     ready: Condvar,
     /// A task is being polled: it may be asking for the GIL.
     busy: AtomicBool,
+    /// Threads between the end of a wait and the GIL.
+    returning: AtomicUsize,
 }
 
 impl Pool {
@@ -56,6 +58,7 @@ impl Pool {
                 queue: Mutex::default(),
                 ready: Condvar::new(),
                 busy: AtomicBool::new(false),
+                returning: AtomicUsize::new(0),
             }));
             // A pool lives as long as its process: at most one is leaked by a
             // lost race, and one by each fork.
@@ -297,18 +300,60 @@ pub(crate) fn call_later(call: impl FnOnce(Python<'_>) + Send + 'static) {
     }
 }
 
-/// Called at interpreter exit: the worker touches Python no more after this.
+/// Runs `wait` detached; a daemon thread that comes back after the interpreter
+/// began to go never does.
+///
+/// Until 3.13 `CPython` ends such a thread where it asks for the GIL, by unwinding
+/// it through our frames, which aborts the process.
+pub(crate) fn detached<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T + Send) -> T {
+    let pool = Pool::current();
+    let result = py.detach(|| {
+        let result = wait();
+        pool.returning.fetch_add(1, Ordering::SeqCst);
+        let leaver = LEAVER.load(Ordering::SeqCst);
+        if leaver != 0 && leaver != this_thread() {
+            pool.returning.fetch_sub(1, Ordering::SeqCst);
+            loop {
+                std::thread::park();
+            }
+        }
+        result
+    });
+    pool.returning.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+/// The thread that leaves the interpreter, once it does; else 0.
+static LEAVER: AtomicUsize = AtomicUsize::new(0);
+
+/// A number no other living thread has: where its own variable lies.
+fn this_thread() -> usize {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// Called at interpreter exit: no thread but this comes to Python from a wait
+/// or from the worker after this.
 #[pyfunction]
 fn stop_worker(py: Python<'_>) {
     STOPPED.store(true, Ordering::SeqCst);
+    LEAVER.store(this_thread(), Ordering::SeqCst);
+    let pool = Pool::current();
     py.detach(|| {
         let end = Instant::now() + Duration::from_secs(1);
-        while Pool::current().busy.load(Ordering::SeqCst) && Instant::now() < end {
+        let coming =
+            || pool.busy.load(Ordering::SeqCst) || pool.returning.load(Ordering::SeqCst) > 0;
+        while coming() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Made now, because a fork during its first use would harm the child.
+    let _ = m.py().get_type::<LoopDoor>();
+    let _ = pyo3_async_runtimes::get_running_loop(m.py());
     m.add_function(wrap_pyfunction!(stop_worker, m)?)
 }

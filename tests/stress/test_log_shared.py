@@ -156,3 +156,43 @@ def test_nothing_stays_in_shared_memory(path):
     log_census.recover(path)
 
     assert log_census.rings(path) == []
+
+
+def test_daemon_threads_that_log_do_not_harm_the_exit(path):
+    """CPython ends them amid a call; that must not abort the process."""
+    body = """
+def chatter():
+    while True:
+        logger.info("daemon")
+for _ in range(3):
+    threading.Thread(target=chatter, daemon=True).start()
+time.sleep(0.02)
+"""
+    for _ in range(6):
+        assert log_census.run(path, "daemon", body) == (0, b"")
+    log_census.recover(path)
+
+    assert set(log_census.lines(path)) == {b"daemon"}
+
+
+def test_a_fork_amid_the_first_record_does_not_hang(path):
+    """What is made on first use must not be half made in the child."""
+    body = """
+thread = threading.Thread(target=lambda: [log(n) for n in range(200)])
+thread.start()
+pid = os.fork()
+if pid == 0:
+    logger.info("child:0:.")
+    handler.close()
+    os._exit(0)
+deadline = time.monotonic() + 20
+while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    if time.monotonic() > deadline:
+        os.kill(pid, 9)
+        os._exit(9)
+    time.sleep(0.001)
+thread.join()
+"""
+    for _ in range(6):
+        code, error = log_census.run(path, "parent", body)
+        assert code == 0, error

@@ -11,7 +11,7 @@ from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
 from mtaio.monitoring import ProbeServer
-from mtaio.resources import RateLimiter
+from mtaio.resources import ConcurrencyLimiter, RateLimiter
 
 
 class Part:
@@ -458,6 +458,53 @@ async def test_errors_of_the_work_are_told_and_raised():
         assert app.in_flight == 0
 
 
+async def test_an_error_handler_that_fails_does_not_hide_the_error_of_the_work(caplog):
+    class Failing:
+        async def handle_error(self, error, context=None):
+            raise OSError("full")
+
+    async with Application(error_handler=Failing()) as app:
+        with pytest.raises(ZeroDivisionError):
+            await app.handle(_divide)
+
+    assert "the error handler failed" in caplog.text
+
+
+def test_a_drain_that_is_cancelled_by_its_own_code_does_not_end_the_stop():
+    journal = []
+
+    async def drain():
+        raise asyncio.CancelledError
+
+    async def main():
+        app = Application()
+        app.add("a", drain=drain, stop=lambda: journal.append("a stopped"))
+        async with app:
+            pass
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.UNCLEAN
+    assert journal == ["a stopped"]
+
+
+def test_the_log_says_where_the_application_is_in_its_life(caplog):
+    caplog.set_level("INFO", logger="mtaio.app")
+
+    async def main():
+        async with Application(drain_delay=1):
+            pass
+
+    virtual_time.run(main())
+
+    assert [r.getMessage() for r in caplog.records if r.name == "mtaio.app"] == [
+        "the application is starting",
+        "the application is ready",
+        "the application is draining",
+        "the application is stopping",
+        "the application is stopped, CLEAN",
+    ]
+
+
 async def test_work_that_was_begun_already_is_refused():
     async with Application() as app:
         work = asyncio.sleep(0)
@@ -526,8 +573,9 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
     health = HealthMonitor(probes=ProbeServer())
     health.check("db", interval=None)(lambda: False)
     limiter = RateLimiter(rate=0.001, burst=2)
-    app = Application(rate_limiter=limiter, health=health)
-    async with app:
+    places = ConcurrencyLimiter(limit=5)
+    app = Application(rate_limiter=limiter, concurrency_limiter=places, health=health)
+    async with health, app:
         with pytest.raises(ZeroDivisionError):
             await app.handle(_divide)
         with pytest.raises(RateLimitError):
@@ -542,7 +590,12 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
     assert told["mtaio_app_errors", "RateLimitError"] == 1
     assert told["mtaio_app_rate_limiter_granted"] == 1
     assert told["mtaio_app_rate_limiter_refused"] == 1
+    assert told["mtaio_app_concurrency_limiter_in_use"] == 0
+    assert told["mtaio_app_concurrency_limiter_limit"] == 5
     assert told["mtaio_health_check_status", "db"] == -1
+    assert told["mtaio_health_status"] == -1
+    assert told["mtaio_health_ready"] == 0
+    assert told["mtaio_memory_limit_bytes"] > 0
 
 
 def figures(health):

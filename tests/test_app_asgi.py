@@ -96,6 +96,25 @@ def test_an_app_without_a_lifespan_is_served_all_the_same():
     assert virtual_time.run(main()) == (200, ExitCode.CLEAN)
 
 
+def test_a_server_that_is_a_component_gives_the_app_its_lifespan_all_the_same():
+    journal = []
+
+    async def main():
+        app = Application()
+        server = Server(app.asgi(with_lifespan(journal)))
+        app.add(
+            "server",
+            start=lambda: server.lifespan("startup"),
+            stop=lambda: server.lifespan("shutdown"),
+        )
+        async with app:
+            journal.append("serving")
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.CLEAN
+    assert journal == ["inner startup", "serving", "inner shutdown"]
+
+
 def test_a_failed_start_fails_the_lifespan_and_stops_what_ran():
     journal = []
 

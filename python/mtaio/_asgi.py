@@ -32,6 +32,9 @@ class Mounted:
     request under way; one that comes when none is taken is answered 503 (or
     closed with 1013).
 
+    A server that runs as a component of the application gives its lifespan to
+    `inner` alone.
+
     A server that hears SIGTERM stops listening at once. So the server's handler
     is held back for the drain delay, in which readiness has failed already.
     """
@@ -51,6 +54,10 @@ class Mounted:
                 await self._inner(scope, receive, send)
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._application.phase is not Phase.NEW:
+            # The server is a part of the application, which stops them both.
+            await self._inner(scope, receive, send)
+            return
         inner = _InnerLifespan(self._inner, scope)
         self._application.add(
             "asgi lifespan", inner, depends_on=self._application.components

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _rust
 from ._components import Component, Components, Step, call, lifetime
-from ._errors import HandlesErrors, Reports
+from ._errors import HandlesErrors, Reports, message
 from ._inflight import Inflight, Request
 from ._notify import Notifier
 from ._reload import reopen_logs
 from ._signals import handled
-from ._tasks import BackgroundTasks, Spec, Work
+from ._tasks import BackgroundTasks, Spec, Work, whole
 from .exceptions import ApplicationError, ShutdownError, StartupError
 
 if TYPE_CHECKING:
     from .health import HealthMonitor
 
 R = TypeVar("R", bound=Step)
+
+_log = logging.getLogger("mtaio.app")
 
 # What abandoned requests get to end when they are cancelled.
 _CANCELLED_SECONDS = 1.0
@@ -329,6 +332,8 @@ class Lifecycle:
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
+        ended = f", {self._exit_code.name}" if phase is Phase.STOPPED else ""
+        _log.info("the application is %s%s", phase, ended)
         if self.health is not None:
             ready = phase is Phase.READY
             self.health.set_ready(ready, "" if ready else f"the application is {phase}")
@@ -358,7 +363,7 @@ class Lifecycle:
         if spec.critical and not spec.restart:
             self._exit_code = ExitCode.CRASHED
         if self.health is not None:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {message(error)}"
             self.health.set_fault(f"task {spec.name}", reason, critical=spec.critical)
 
     def _task_recovered(self, spec: Spec) -> None:
@@ -428,7 +433,7 @@ class Lifecycle:
                 continue
             try:
                 async with asyncio.timeout(component.stop_timeout):
-                    await call(component.drain)
+                    await whole(call(component.drain))
             except Exception as error:  # noqa: BLE001 - told; the stop goes on
                 self._went_wrong(error)
 

@@ -101,7 +101,7 @@ class Application(Lifecycle):
             try:
                 return await self._within(timeout, self._limited(work, tokens, timeout))
             except Exception as error:
-                await self.error_handler.handle_error(error)
+                await self._reports.hand_over(error)
                 raise
 
     def asgi(self, inner: AsgiApp) -> Mounted:

@@ -672,3 +672,14 @@ def test_faults_are_in_the_document_and_it_says_when_it_was_told():
 
     assert before <= told["health"]["published_at"] <= time.time()
     assert status["faults"] == {"task a": {"reason": "crashed", "critical": False}}
+
+
+def test_a_check_that_goes_down_again_is_told_again():
+    async def main():
+        async with service() as health:
+            alerts = heard(health, "health_alert")
+            health.check("db")(Answers(False, False, True, True, False))
+            await asyncio.sleep(300)
+            return [alert["metric"] for alert in alerts]
+
+    assert virtual_time.run(main()) == ["db", "db"]

@@ -35,15 +35,14 @@ metrics = st.sampled_from(["cpu_usage", "memory_usage"])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("answer"), names, answers),
-        st.tuples(st.just("run"), names),
-        st.tuples(st.just("run"), names),
-        st.tuples(st.just("fault"), faults, st.booleans()),
-        st.tuples(st.just("clear"), faults),
+        st.tuples(st.just("run"), names, answers, st.integers(1, 3)),
+        st.tuples(st.just("run"), names, answers, st.integers(1, 3)),
+        st.tuples(st.just("fault"), faults, st.sampled_from([True, False, None])),
         st.tuples(st.just("gate"), st.booleans()),
-        st.tuples(st.just("exceed"), metrics),
-        st.tuples(st.just("calm"), metrics),
+        st.tuples(st.just("beyond"), metrics, st.booleans()),
     ),
-    max_size=40,
+    min_size=20,
+    max_size=50,
 )
 
 
@@ -128,25 +127,29 @@ async def do(health, model, step):
     match step:
         case ("answer", name, answer):
             model.answers[name] = answer
-        case ("run", name):
-            await health.run_check(name)
-            model.run(name)
+        case ("run", name, answer, times):
+            model.answers[name] = answer
+            for _ in range(times):
+                model.now = asyncio.get_running_loop().time()
+                await health.run_check(name)
+                model.run(name)
+                await asyncio.sleep(2 * TIMEOUT)
+        case ("fault", name, None):
+            health.clear_fault(name)
+            model.faults.pop(name, None)
         case ("fault", name, critical):
             health.set_fault(name, "crashed", critical=critical)
             if name not in model.faults:
                 model.alerts.append(name)
             model.faults[name] = critical
-        case ("clear", name):
-            health.clear_fault(name)
-            model.faults.pop(name, None)
         case ("gate", is_open):
             health.set_ready(is_open)
             model.gate = is_open
-        case ("exceed", metric):
+        case ("beyond", metric, True):
             await health.monitor.exceeded(metric, 99.0, 80.0)
             model.beyond.add(metric)
             model.alerts.append(metric)
-        case ("calm", metric):
+        case ("beyond", metric, False):
             await health.monitor.cleared(metric, 10.0, 80.0)
             model.beyond.discard(metric)
     model.judge()

@@ -570,7 +570,10 @@ async def _divide():
 
 
 async def test_the_probes_tell_of_requests_errors_limits_and_checks():
-    health = HealthMonitor(probes=ProbeServer())
+    # Thresholds that a busy machine doesn't reach.
+    health = HealthMonitor(
+        probes=ProbeServer(), cpu_threshold=1e9, memory_threshold=1e9
+    )
     health.check("db", interval=None)(lambda: False)
     limiter = RateLimiter(rate=0.001, burst=2)
     places = ConcurrencyLimiter(limit=5)
@@ -583,6 +586,7 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
         async with app.request():
             # Published at the start too, but then with nothing to tell yet.
             await _until(lambda: figures(health).get("mtaio_app_requests") == 3)
+            await _until(lambda: "mtaio_memory_limit_bytes" in figures(health))
             told = figures(health)
 
     assert told["mtaio_app_requests_in_flight"] == 1
@@ -596,6 +600,7 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
     assert told["mtaio_health_status"] == -1
     assert told["mtaio_health_ready"] == 0
     assert told["mtaio_memory_limit_bytes"] > 0
+    assert "mtaio_memory_limit_bytes" not in figures(health)  # stopped
 
 
 def figures(health):

@@ -27,5 +27,5 @@ pub use heart::{Heart, Hearts, Identity};
 pub use listener::BindError;
 pub use server::{Limits, Server};
 pub use text::{Format, encode};
-pub(crate) use thread::spawn_quiet;
+pub(crate) use thread::{Shared, spawn_quiet};
 pub use watchdog::{Watchdog, Watching};

@@ -139,6 +139,20 @@ def test_a_body_that_never_ends_is_answered_and_not_kept(probes, method, body):
     assert psutil.Process().memory_info().rss - before < 8 * 1024 * 1024
 
 
+@pytest.mark.parametrize("path", ["/livez", "/metrics"])
+def test_who_has_closed_its_sending_side_is_answered_whole(probes, path):
+    labels = [({"n": str(n)}, 1.0) for n in range(2000)]
+    probes.publish_metrics([MetricFamily("gauge", "big", "", labels)])
+    _, _, body = request(probes, path)
+
+    for _ in range(20):
+        with socket.create_connection((probes.host, probes.port), 20) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            with client.makefile("rb") as answer:
+                assert answer.read().endswith(body.encode())
+
+
 def test_requests_sent_ahead_are_answered_in_order(probes):
     paths = [b"/livez", b"/readyz", b"/none"] * 50
     sent = [b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path for path in paths]

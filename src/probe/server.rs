@@ -256,6 +256,8 @@ impl Service {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
+            // Who says that it has asked all (`nc -N`) is answered all the same.
+            .half_close(true)
             .header_read_timeout(self.limits.header_timeout)
             .max_header_size(self.limits.max_header_bytes)
             .max_buf_size(self.limits.max_header_bytes.max(LEAST_BUFFER));

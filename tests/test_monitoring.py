@@ -481,6 +481,8 @@ async def test_bad_types_of_times_and_names_are_refused():
         monitor.gauge("cpu_usage", lambda: 1)
     with pytest.raises(TypeError, match="read must be callable, got 1"):
         monitor.gauge("depth", 1)
+    with pytest.raises(TypeError, match="read must be a plain function, got <func"):
+        monitor.gauge("depth", samples)
     with pytest.raises(TypeError, match="callback must be callable, got 'print'"):
         monitor.on_threshold_exceeded("print")
     with pytest.raises(TypeError, match="callback must be callable, got None"):

@@ -1,5 +1,6 @@
 """The thresholds and gauges of one monitor, judged sample by sample."""
 
+import inspect
 import logging
 import math
 import operator
@@ -94,6 +95,8 @@ class Alarms:
             raise ValueError(f"name must be new, {name!r} is a metric already")
         if not callable(read):
             raise TypeError(f"read must be callable, got {read!r}")
+        if inspect.iscoroutinefunction(read):
+            raise TypeError(f"read must be a plain function, got {read!r}")
         self._readers[known] = read
 
     def read_gauges(self) -> None:

@@ -326,7 +326,7 @@ class ResourceMonitor:
                 number, is logged, and absent until it gives one.
 
         Raises:
-            TypeError: `name` is not text or `read` not callable.
+            TypeError: `name` is not text or `read` no plain function.
             ValueError: `name` is empty, or the name of a metric already.
         """
         self._alarms.add_gauge(name, read)

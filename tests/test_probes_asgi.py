@@ -67,6 +67,18 @@ async def test_methods_are_as_with_the_server(probes):
     assert (post.status_code, post.headers["allow"]) == (405, "GET, HEAD")
 
 
+async def test_a_head_has_no_body_for_a_server_to_send(probes):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "HEAD", "path": "/livez", "headers": []}
+    await ProbeApp(probes)(scope, None, send)
+
+    assert (sent[0]["status"], sent[1]["body"]) == (200, b"")
+
+
 async def test_it_needs_no_started_server():
     async with client(ProbeApp(ProbeServer())) as http:
         assert (await http.get("/livez")).status_code == 200

@@ -228,6 +228,7 @@ def test_a_terminal_is_drawn_in_place_within_its_size(probes, rows, columns):
     assert "Traceback" not in entered + drawn + left
     lines = {int(line) for line in re.findall(r"\x1b\[(\d+);1H", drawn)}
     assert lines == set(range(1, rows + 1))
+    assert "… and more" in drawn
     assert "\n" not in drawn
 
 

@@ -221,7 +221,7 @@ def test_a_terminal_is_drawn_in_place_within_its_size(probes, rows, columns):
     terminal.until("\x1b[1;1H", times=3)
     code = terminal.end()
 
-    assert code == 0
+    assert code == 0, terminal.written[-2000:]
     # The other screen is left, so that the terminal is as it was.
     entered, drawn = terminal.written.split("\x1b[?1049h")
     drawn, left = drawn.split("\x1b[?1049l")

@@ -89,15 +89,34 @@ def top(
     where = _where(url)
     console = _console(file)
     with contextlib.suppress(KeyboardInterrupt):
-        now = look(where)
+        first = look(where)
         with _display(console, in_place=count is None) as show:
-            show(_view(where, now, None, only))
-            looks = 1
-            while count is None or looks < count:
-                time.sleep(interval)
-                before, now = now, _look_again(where, now)
-                show(_view(where, now, before, only))
-                looks += 1
+            # A loop right here would lose an interrupt at the end of its turn, for
+            # which CPython (3.13.0) enters no handler.
+            _follow(
+                first,
+                again=lambda last: _look_again(where, last),
+                show=lambda now, before: show(_view(where, now, before, only)),
+                interval=interval,
+                count=count,
+            )
+
+
+def _follow(
+    now: Page,
+    *,
+    again: Callable[[Page], Page],
+    show: Callable[[Page, Page | None], None],
+    interval: float,
+    count: int | None,
+) -> None:
+    show(now, None)
+    looks = 1
+    while count is None or looks < count:
+        time.sleep(interval)
+        before, now = now, again(now)
+        show(now, before)
+        looks += 1
 
 
 def look(where: str) -> Page:

@@ -422,17 +422,19 @@ class Lifecycle:
             asyncio.sleep(self._left(self._drain_began + self._drain_delay))
         )
         self._enter(Phase.STOPPING)
-        await self._drain_components()
+        await self._drain_components(deadline)
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
         await self._end(deadline)
 
-    async def _drain_components(self) -> None:
+    async def _drain_components(self, deadline: float) -> None:
+        """Call each `drain`; one that hangs gets half of what time is left."""
         for component in reversed(tuple(self._components)):
             if component.drain is None:
                 continue
+            seconds = min(component.stop_timeout, self._left(deadline) / 2)
             try:
-                async with asyncio.timeout(component.stop_timeout):
+                async with asyncio.timeout(seconds):
                     await whole(call(component.drain))
             except Exception as error:  # noqa: BLE001 - told; the stop goes on
                 self._went_wrong(error)

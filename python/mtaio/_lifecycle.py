@@ -264,6 +264,14 @@ class Lifecycle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ask_stop)
 
+    def request_reload(self) -> None:
+        """Ask for a `reload`, unless one is under way. Never waits.
+
+        From any thread, and from a signal handler.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
     def begin_drain(self) -> None:
         """Fail readiness and serve on; the stop counts its times from here.
 
@@ -393,7 +401,7 @@ class Lifecycle:
             signal.SIGINT: self._on_stop_signal,
         }
         if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._on_reload_signal
+            handlers[signal.SIGHUP] = self.request_reload
         return handlers
 
     def _on_stop_signal(self) -> None:
@@ -401,10 +409,6 @@ class Lifecycle:
         if self.health is not None:
             self.health.set_ready(False, "a stop was asked for by a signal")
         self.request_stop()
-
-    def _on_reload_signal(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin_reload)
 
     def _begin_reload(self) -> None:
         if self._reloading is None or self._reloading.done():

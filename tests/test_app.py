@@ -179,6 +179,74 @@ def test_the_whole_stop_keeps_the_grace_period():
     assert 10 <= virtual_time.run(main()) <= 11
 
 
+def test_drains_that_hang_keep_the_grace_period_and_leave_time_to_stop():
+    journal = []
+
+    async def main():
+        app = Application(grace_period=10)
+        for name in "abcde":
+            app.add(
+                name,
+                drain=lambda: asyncio.sleep(3600),
+                stop=lambda: journal.append("stopped"),
+                stop_timeout=60,
+            )
+        await app.start()
+        begun = now()
+        await app.stop()
+        return now() - begun
+
+    assert virtual_time.run(main()) <= 10
+    assert journal == ["stopped"] * 5
+
+
+def test_a_chain_that_ignores_cancellation_hardly_goes_beyond_the_grace_period():
+    async def stubborn():
+        for _ in range(100):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    async def main():
+        app, below = Application(grace_period=10), []
+        for name in "abcdef":
+            app.add(name, stop=stubborn, stop_timeout=60, depends_on=below)
+            below = [name]
+        await app.start()
+        begun = now()
+        await app.stop()
+        elapsed = now() - begun
+        await asyncio.sleep(3600)
+        return elapsed
+
+    assert virtual_time.run(main()) <= 11
+
+
+def test_a_second_ask_abandons_requests_and_still_stops_components_in_order():
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a"),), (Part(journal, "b"), "a"))
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(3600)
+
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        work = asyncio.create_task(request())
+        await asyncio.sleep(1)
+        begun = now()
+        app.request_stop()
+        await asyncio.sleep(2)
+        app.request_stop()
+        code = await running
+        assert work.cancelled()
+        return code, now() - begun
+
+    assert virtual_time.run(main()) == (ExitCode.UNCLEAN, 2)
+    assert journal == ["start a", "start b", "stop b", "stop a"]
+
+
 def test_requests_are_served_while_draining_awaited_and_refused_afterwards():
     async def main():
         app = Application(drain_delay=5, grace_period=60)

@@ -167,6 +167,32 @@ def test_a_request_is_turned_away_when_none_is_taken(kind, first):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("taken", [False, True])
+def test_sighup_reloads_inside_a_server_that_has_no_use_for_it(taken):
+    reloads, heard = [], []
+
+    async def main():
+        app = Application()
+        app.on_reload(lambda: reloads.append(1))
+        server = Server(app.asgi(plain))
+        await server.lifespan("startup")
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(1)
+        await server.lifespan("shutdown")
+        await server.task
+
+    mine = (lambda *_: heard.append(1)) if taken else signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, mine)
+    try:
+        virtual_time.run(main())
+        assert signal.getsignal(signal.SIGHUP) is mine
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert (reloads, heard) == (([], [1]) if taken else ([1], []))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("signals", "heard_after"), [(1, 5), (2, 0)])
 def test_a_stop_signal_drains_before_the_server_hears_it(signals, heard_after):
     heard = []

@@ -24,7 +24,8 @@ class Figures:
         self.thresholds = {}
         self.running = False
 
-    def set_threshold(self, metric, value):
+    def set_threshold(self, metric, value, *, clear):
+        assert clear < value
         self.thresholds[metric] = value
 
     def on_threshold_exceeded(self, callback):

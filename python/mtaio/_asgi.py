@@ -4,11 +4,12 @@ import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._lifecycle import Phase
+from ._signals import handled
 from .exceptions import ApplicationError, StartupError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Mounted:
     stops them the other way round. Every HTTP request and WebSocket counts as a
     request under way; one that comes when none is taken is answered 503 (or
     closed with 1013).
+
+    SIGHUP reloads, unless the server has a handler of its own for it.
 
     A server that runs as a component of the application gives its lifespan to
     `inner` alone.
@@ -68,7 +71,10 @@ class Mounted:
         except (ApplicationError, ValueError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        with _held_back_signals(self._application):
+        with (
+            _held_back_signals(self._application),
+            _reloads_at_sighup(self._application),
+        ):
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await self._application.stop()
@@ -148,6 +154,13 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
         for number, server in servers.items():
             if signal.getsignal(number) is on_signal:
                 signal.signal(number, server)
+
+
+def _reloads_at_sighup(application: "Lifecycle") -> AbstractContextManager[None]:
+    """Where it would end the process, and the server has no use for it."""
+    number = getattr(signal, "SIGHUP", None)
+    is_free = number is not None and signal.getsignal(number) is signal.SIG_DFL
+    return handled({number: application.request_reload} if number and is_free else {})
 
 
 async def _refuse(scope: Message, receive: Receive, send: Send) -> None:

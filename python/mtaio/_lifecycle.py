@@ -264,6 +264,14 @@ class Lifecycle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ask_stop)
 
+    def request_reload(self) -> None:
+        """Ask for a `reload`, unless one is under way. Never waits.
+
+        From any thread, and from a signal handler.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
     def begin_drain(self) -> None:
         """Fail readiness and serve on; the stop counts its times from here.
 
@@ -393,7 +401,7 @@ class Lifecycle:
             signal.SIGINT: self._on_stop_signal,
         }
         if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._on_reload_signal
+            handlers[signal.SIGHUP] = self.request_reload
         return handlers
 
     def _on_stop_signal(self) -> None:
@@ -401,10 +409,6 @@ class Lifecycle:
         if self.health is not None:
             self.health.set_ready(False, "a stop was asked for by a signal")
         self.request_stop()
-
-    def _on_reload_signal(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin_reload)
 
     def _begin_reload(self) -> None:
         if self._reloading is None or self._reloading.done():
@@ -422,17 +426,19 @@ class Lifecycle:
             asyncio.sleep(self._left(self._drain_began + self._drain_delay))
         )
         self._enter(Phase.STOPPING)
-        await self._drain_components()
+        await self._drain_components(deadline)
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
         await self._end(deadline)
 
-    async def _drain_components(self) -> None:
+    async def _drain_components(self, deadline: float) -> None:
+        """Call each `drain`; one that hangs gets half of what time is left."""
         for component in reversed(tuple(self._components)):
             if component.drain is None:
                 continue
+            seconds = min(component.stop_timeout, self._left(deadline) / 2)
             try:
-                async with asyncio.timeout(component.stop_timeout):
+                async with asyncio.timeout(seconds):
                     await whole(call(component.drain))
             except Exception as error:  # noqa: BLE001 - told; the stop goes on
                 self._went_wrong(error)

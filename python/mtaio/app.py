@@ -47,7 +47,8 @@ class Application(Lifecycle):
         grace_period: Seconds, above 0, for the whole stop.
 
     An application belongs to one event loop and lives once. Only
-    `request_stop` may be called from other threads and from signal handlers.
+    `request_stop` and `request_reload` may be called from other threads and from
+    signal handlers.
     """
 
     def __init__(

@@ -46,6 +46,10 @@ F = TypeVar("F", bound=CheckFunction)
 # many processes don't strike one dependency in step.
 _JITTER = 0.1
 
+# An alert ends at this part of its threshold, so that a figure that wavers about
+# it gives one alert.
+_CLEARED_AT = 0.9
+
 
 class HealthMonitor:
     """Watches the machine's figures and runs checks; says how the service is.
@@ -63,7 +67,8 @@ class HealthMonitor:
         probes: Are told of every change, and serve the monitor's figures; start
             and stop them yourself, around this object, so that they answer from
             the first to the last moment.
-        cpu_threshold: Percent of CPU use, above 0, that degrades the service.
+        cpu_threshold: Percent of CPU use, above 0, that degrades the service
+            until it is at nine tenths of that.
         memory_threshold: Percent of memory use, above 0, likewise.
         clock: Monotonic seconds; by default `time.monotonic`.
 
@@ -176,7 +181,7 @@ class HealthMonitor:
         for metric, value in self._thresholds.items():
             # Armed anew, so one that was exceeded before will not be cleared.
             self._verdict.alerts.pop(metric, None)
-            self.monitor.set_threshold(metric, value)
+            self.monitor.set_threshold(metric, value, clear=_CLEARED_AT * value)
         await self.monitor.start()
         self._running = True
         if self.probes is not None:

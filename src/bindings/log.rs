@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 use super::errors::HandlerError;
 use super::log_format::{self, Fields, Plans};
 use super::log_json::{self, JsonFormat};
-use super::log_names::names;
+use super::names::names;
 use super::log_options::Options;
 use super::worker;
 use crate::log::format::escape_controls;
@@ -409,11 +409,8 @@ impl LogProgress {
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // All that a record meets, before any fork can meet it half made.
-    let py = m.py();
-    names(py);
-    log_format::warm(py)?;
-    log_json::warm(py)?;
-    drop(HandlerError::new_err(()).into_value(py));
+    log_format::warm(m.py())?;
+    log_json::warm(m.py())?;
     m.add_class::<LogHandler>()?;
     m.add_class::<JsonFormat>()?;
     m.add_class::<LogProgress>()

@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::log::LogHandler;
 use super::log_format::Fields;
-use super::log_names::names;
+use super::names::names;
 use super::ready::{PyReady, ready};
 
 /// The levels with a method of their own, and their names.

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
 
-use super::log_names::names;
+use super::names::names;
 use crate::log::format::{self, Kind, Piece, Spec};
 
 /// What the standard library has, looked up once.

@@ -14,6 +14,13 @@ pub(crate) use loom::sync::MutexGuard;
 #[cfg(not(feature = "loom"))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
+/// For what a fork may copy while it is held: a bare futex, where `parking_lot`
+/// queues waiters in a table of the whole process, whose lock is copied too.
+#[cfg(feature = "loom")]
+pub(crate) use loom::sync::Mutex as FutexMutex;
+#[cfg(not(feature = "loom"))]
+pub(crate) use std::sync::Mutex as FutexMutex;
+
 /// loom's mutex with the face of `parking_lot`'s: no poisoning to handle.
 #[cfg(feature = "loom")]
 #[derive(Debug)]

@@ -281,14 +281,15 @@ impl LoopDoor {
 #[pyclass(frozen)]
 struct Rehearsal;
 
+#[allow(clippy::unused_self)] // Python's calling convention
 #[pymethods]
 impl Rehearsal {
     fn create_future(slf: Py<Self>) -> Py<Self> {
         slf
     }
 
-    fn add_done_callback(slf: Py<Self>, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
-        callback.call1(py, (slf,)).map(|_| ())
+    fn add_done_callback(slf: Py<Self>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        callback.call1((slf,)).map(|_| ())
     }
 
     #[pyo3(signature = (call, *args, **_options))]

@@ -15,7 +15,7 @@ const ROOM: usize = 2 * (RECORD_HEADER + 1) + 5;
 impl Ring {
     /// `push`, but the head is moved before the bytes are there.
     fn push_unseen(&self, payload: &[u8]) {
-        let _held = self.sealed.lock().unwrap();
+        let _held = self.sealed.lock();
         let head = self.map.word(W_HEAD).load(Relaxed);
         let size = (RECORD_HEADER + payload.len()) as u64;
         self.map.word(W_HEAD).store(head + size, Release);
@@ -25,7 +25,7 @@ impl Ring {
 
     /// `push`, but the head does not carry the bytes along.
     fn push_unordered(&self, payload: &[u8]) {
-        let _held = self.sealed.lock().unwrap();
+        let _held = self.sealed.lock();
         let head = self.map.word(W_HEAD).load(Relaxed);
         let size = (RECORD_HEADER + payload.len()) as u64;
         self.write(head, &record_header(1, checksum(payload), head));

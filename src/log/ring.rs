@@ -13,11 +13,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::mapping::Mapping;
-use crate::sync::FutexMutex;
+use crate::sync::Mutex;
 
 /// "mtaiolg" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"mtaiolg\x02");
@@ -107,7 +106,7 @@ pub(super) struct Ring {
     map: Mapping,
     capacity: u64,
     /// Held for one copy of a line; true once nothing more is accepted.
-    sealed: FutexMutex<bool>,
+    sealed: Mutex<bool>,
 }
 
 impl Ring {
@@ -116,7 +115,7 @@ impl Ring {
         let ring = Self {
             map,
             capacity: capacity as u64,
-            sealed: FutexMutex::new(false),
+            sealed: Mutex::new(false),
         };
         ring.put_path(path);
         ring.map.word(W_CAPACITY).store(capacity as u64, Relaxed);
@@ -140,7 +139,7 @@ impl Ring {
         let ring = Self {
             map,
             capacity,
-            sealed: FutexMutex::new(false),
+            sealed: Mutex::new(false),
         };
         let sane = ring.map.word(W_CAPACITY).load(Relaxed) == capacity
             && ring.tail() <= ring.head()
@@ -210,7 +209,7 @@ impl Ring {
         }
         let sum = checksum(payload);
         let size = (RECORD_HEADER + payload.len()) as u64;
-        let sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.sealed.lock();
         if *sealed {
             return Err(Refused::Closed);
         }
@@ -229,7 +228,7 @@ impl Ring {
 
     /// Accepts nothing more: what is in the ring now is all there will be.
     pub(super) fn seal(&self) {
-        *self.sealed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.sealed.lock() = true;
     }
 
     /// Appends the payload at `at` to `out`; `None` at the end of the ring.

@@ -254,7 +254,8 @@ class AsyncFileHandler(AsyncLogHandler):
         close_timeout: Seconds `close`, and a `flush` outside a loop, wait.
         on_error: Called on a thread of its own with a `HandlerError` when an
             outage or a series of failed rotations begins, and when a dead
-            process's ring was damaged or is another version's. What it raises goes to `sys.unraisablehook`.
+            process's ring was damaged or is another version's. What it raises
+            goes to `sys.unraisablehook`.
 
     Raises:
         OSError: The file can't be opened.

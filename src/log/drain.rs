@@ -79,6 +79,8 @@ pub(super) struct Target {
     period: Option<(Identity, u64, u64)>,
     rotate_after: Option<SystemTime>,
     must_recover: bool,
+    /// Rings of other versions are told once.
+    told_foreign: bool,
     /// The clock on the wall, for schedules and ages.
     wall: fn() -> SystemTime,
     compressing: Vec<JoinHandle<()>>,
@@ -94,6 +96,7 @@ impl Target {
             period: None,
             rotate_after: None,
             must_recover: true,
+            told_foreign: false,
             wall: config.wall,
             compressing: Vec::new(),
         }
@@ -109,7 +112,7 @@ impl Target {
         if self.must_recover {
             let rings = self.rings.as_deref();
             self.must_recover =
-                rings.is_some_and(|rings| storage::has_orphans(rings, self.file.path()));
+                rings.is_some_and(|rings| !storage::orphans(rings, self.file.path()).is_empty());
         }
         self.must_recover
     }
@@ -184,6 +187,10 @@ impl Target {
             return Ok(());
         };
         let orphans = storage::orphans(&folder, self.file.path());
+        if !std::mem::replace(&mut self.told_foreign, true) {
+            let foreign = orphans.iter().filter_map(Orphan::foreign);
+            tally.foreign.extend(foreign.map(Path::to_owned));
+        }
         for orphan in &orphans {
             if let Orphan::Ring(ring) = orphan {
                 tally.recovered += self.settle(ring, at, tally)?;
@@ -200,8 +207,6 @@ impl Target {
                     tally.corrupt_bytes += bytes;
                     let _ = std::fs::remove_file(home);
                 }
-                // Looked at once: `must_recover` is true only then.
-                Orphan::Foreign(home) if self.must_recover => tally.foreign.push(home),
                 Orphan::Foreign(_) => {}
             }
         }

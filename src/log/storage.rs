@@ -264,17 +264,19 @@ pub(super) enum Orphan {
     Foreign(PathBuf),
 }
 
+impl Orphan {
+    pub(super) fn foreign(&self) -> Option<&Path> {
+        match self {
+            Self::Foreign(home) => Some(home),
+            _ => None,
+        }
+    }
+}
+
 /// The rings that dead processes left for the log at `path`, each locked.
 pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Orphan> {
     let homes = homes(folder, path);
     homes.iter().filter_map(|home| adopt(home, path)).collect()
-}
-
-/// True if `orphans` would find more than what is left to others.
-pub(super) fn has_orphans(folder: &Path, path: &Path) -> bool {
-    let found = orphans(folder, path);
-    let is_foreign = |orphan: &Orphan| matches!(orphan, Orphan::Foreign(_));
-    !found.iter().all(is_foreign)
 }
 
 /// Where rings of the log may lie.

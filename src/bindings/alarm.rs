@@ -5,6 +5,7 @@
 //! raises `OSError` and the caller uses the loop's timers.
 
 use super::clock::monotonic_ns;
+use crate::limiter::MOST_SPIN_NS;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -103,13 +104,18 @@ pub(crate) struct PyAlarm {
     timer: timer::Timer,
     /// When it was set to fire, on the monotonic clock; 0 once that is noted.
     target_ns: AtomicU64,
-    /// By how much it fires late: a running mean.
-    late_ns: AtomicU64,
+    /// How much sooner than exact it is set. What is left of that on waking is
+    /// waited for on the processor.
+    lead_ns: AtomicU64,
 }
 
-/// An alarm is set earlier by its usual lateness, but never by more than this:
-/// what is left of it is spent waiting on the processor.
-pub(crate) const MOST_LEAD_NS: u64 = 150_000;
+/// A first guess; a wake-up takes 20 to 60 microseconds on most machines.
+const FIRST_LEAD_NS: u64 = 50_000;
+/// The lead grows by this when a wake-up was later...
+const GROW_NS: u64 = 4_000;
+/// ...and shrinks by this when it was not: it settles where one in five is later.
+/// So a few very late ones, or a blocked loop, move it no further than others.
+const SHRINK_NS: u64 = 1_000;
 
 #[pymethods]
 impl PyAlarm {
@@ -118,7 +124,7 @@ impl PyAlarm {
         Ok(Self {
             timer: timer::Timer::new()?,
             target_ns: AtomicU64::new(0),
-            late_ns: AtomicU64::new(0),
+            lead_ns: AtomicU64::new(FIRST_LEAD_NS),
         })
     }
 
@@ -129,12 +135,10 @@ impl PyAlarm {
 
     /// Fire once, `ns` nanoseconds from now, instead of what was set before.
     ///
-    /// With `early`, sooner by as much as it is usually late, and a little more.
-    #[pyo3(signature = (ns, early = false))]
-    fn set(&self, ns: u64, early: bool) -> PyResult<()> {
-        let late = self.late_ns.load(Ordering::Relaxed);
-        let lead = if early {
-            (late + late / 2).min(MOST_LEAD_NS)
+    /// With `exact`, sooner by about as much as it is usually late.
+    fn set(&self, ns: u64, exact: bool) -> PyResult<()> {
+        let lead = if exact {
+            self.lead_ns.load(Ordering::Relaxed)
         } else {
             0
         };
@@ -148,10 +152,14 @@ impl PyAlarm {
     fn fired(&self) {
         let target = self.target_ns.swap(0, Ordering::Relaxed);
         if target > 0 {
-            // A blocked loop says nothing about the timer: cap each sample.
-            let late = monotonic_ns().saturating_sub(target).min(2 * MOST_LEAD_NS);
-            let mean = self.late_ns.load(Ordering::Relaxed);
-            self.late_ns.store((7 * mean + late) / 8, Ordering::Relaxed);
+            let late = monotonic_ns().saturating_sub(target);
+            let lead = self.lead_ns.load(Ordering::Relaxed);
+            let next = if late > lead {
+                (lead + GROW_NS).min(MOST_SPIN_NS)
+            } else {
+                lead.saturating_sub(SHRINK_NS)
+            };
+            self.lead_ns.store(next, Ordering::Relaxed);
         }
     }
 

@@ -102,15 +102,14 @@ mod timer {
 #[pyclass(frozen, name = "Alarm", module = "mtaio._rust")]
 pub(crate) struct PyAlarm {
     timer: timer::Timer,
-    /// When it was set to fire, on the monotonic clock; 0 once that is noted.
+    /// When it was set to fire, if exactly, on the monotonic clock; 0 once noted.
     target_ns: AtomicU64,
-    /// How much sooner than exact it is set. What is left of that on waking is
-    /// waited for on the processor.
-    lead_ns: AtomicU64,
 }
 
-/// A first guess; a wake-up takes 20 to 60 microseconds on most machines.
-const FIRST_LEAD_NS: u64 = 50_000;
+/// How much sooner than exact an alarm is set; what is left of that on waking is
+/// waited for on the processor. What a wake-up takes is the machine's, so all
+/// alarms learn it together. The first guess is common: 20 to 60 microseconds.
+static LEAD_NS: AtomicU64 = AtomicU64::new(50_000);
 /// The lead grows by this when a wake-up was later...
 const GROW_NS: u64 = 4_000;
 /// ...and shrinks by this when it was not: it settles where one in five is later.
@@ -124,7 +123,6 @@ impl PyAlarm {
         Ok(Self {
             timer: timer::Timer::new()?,
             target_ns: AtomicU64::new(0),
-            lead_ns: AtomicU64::new(FIRST_LEAD_NS),
         })
     }
 
@@ -137,29 +135,29 @@ impl PyAlarm {
     ///
     /// With `exact`, sooner by about as much as it is usually late.
     fn set(&self, ns: u64, exact: bool) -> PyResult<()> {
-        let lead = if exact {
-            self.lead_ns.load(Ordering::Relaxed)
-        } else {
-            0
-        };
-        let ns = ns.saturating_sub(lead);
+        if !exact {
+            self.target_ns.store(0, Ordering::Relaxed);
+            return Ok(self.timer.set(ns)?);
+        }
+        let ns = ns.saturating_sub(LEAD_NS.load(Ordering::Relaxed));
         self.target_ns
             .store(monotonic_ns().saturating_add(ns), Ordering::Relaxed);
         Ok(self.timer.set(ns)?)
     }
 
-    /// It has fired: note how late. Called by the loop's thread.
+    /// It has fired: note how late, if it was to be exact. Called by the loop's
+    /// thread.
     fn fired(&self) {
         let target = self.target_ns.swap(0, Ordering::Relaxed);
         if target > 0 {
             let late = monotonic_ns().saturating_sub(target);
-            let lead = self.lead_ns.load(Ordering::Relaxed);
+            let lead = LEAD_NS.load(Ordering::Relaxed);
             let next = if late > lead {
                 (lead + GROW_NS).min(MOST_SPIN_NS)
             } else {
                 lead.saturating_sub(SHRINK_NS)
             };
-            self.lead_ns.store(next, Ordering::Relaxed);
+            LEAD_NS.store(next, Ordering::Relaxed);
         }
     }
 

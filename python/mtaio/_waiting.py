@@ -71,6 +71,8 @@ class AlarmTimer:
     def close(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._alarm.fileno())
+        # The descriptor goes with the alarm, now: a traceback may keep the timer.
+        del self._alarm, self.set, self.clear
 
 
 class NoTimer:

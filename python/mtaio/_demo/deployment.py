@@ -38,8 +38,8 @@ access = logging.getLogger("mtaio.access")
 ROUNDS = 10_000
 JSON = {"Content-Type": "application/json"}
 # A loop that stands still for the first is reported, for the second unfit to live.
-STALL_AFTER = 0.5
-FAIL_AFTER = 8.0
+STALL_AFTER = 1.0
+FAIL_AFTER = 4.0
 # So many callers waiting at the limiter raise an alert; so few clear it.
 CROWD = 100
 CROWD_GONE = 50

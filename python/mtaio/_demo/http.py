@@ -6,11 +6,14 @@ of a server mean, and has limits on all that a client can send or hold.
 
 import asyncio
 import itertools
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
+
+logger = logging.getLogger("mtaio.http")
 
 HOST = "127.0.0.1"
 LONGEST_HEAD = 16 * 1024
@@ -167,7 +170,13 @@ class Server:
         except Refused as refusal:
             await _send(writer, Response(refusal.args[0]), keep=False)
             return False
-        response = await self._handler(request)
+        try:
+            response = await self._handler(request)
+        except Exception:
+            logger.exception(
+                "%s %s could not be answered", request.method, request.path
+            )
+            response = Response(500)
         keep = not (self._draining or self._leaving())
         await _send(writer, response, keep=keep)
         self._busy[task] = False

@@ -210,11 +210,11 @@ class Page:
         if (phase := self._deployment.app.phase) is not Phase.READY:
             return _told(409, f"the application is {phase}")
         try:
-            given = json.loads(request.body or b"{}")
+            given = _read_json(request.body)
             if not isinstance(given, dict):
                 raise TroubleError(f"the body must be a JSON object, got {given!r}")
             self._trouble.make(kind, given)
-        except ValueError as error:
+        except TroubleError as error:
             return _told(400, str(error))
         return _json(202, {"begun": kind})
 
@@ -266,6 +266,13 @@ def _files() -> Iterator[tuple[str, bytes]]:
     for file in resources.files(__package__).joinpath("static").iterdir():
         if os.path.splitext(file.name)[1] in TYPES:
             yield file.name, file.read_bytes()
+
+
+def _read_json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise TroubleError(f"the body must be JSON: {error}") from error
 
 
 def _told(status: int, text: str, **headers: str) -> Response:

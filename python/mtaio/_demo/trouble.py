@@ -17,9 +17,9 @@ from .deployment import Deployment
 from .http import Request
 
 # The longest the loop can be blocked by one press, past the watchdog's patience.
-LONGEST_BLOCK = 12.0
+LONGEST_BLOCK = 10.0
 # While the interpreter is held nothing stops it, not even Ctrl-C.
-LONGEST_HOLD = 5.0
+LONGEST_HOLD = 6.0
 LONGEST_FLOOD = 30.0
 # What one request of the flood is willing to wait for its token.
 FLOOD_PATIENCE = 1.0

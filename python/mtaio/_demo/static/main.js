@@ -51,10 +51,10 @@ const lanes = [
     id: "loop", title: "The event loop", help: "The service itself: GET /items/1.",
   }),
   new LaneView(thread, {
-    id: "thread", title: "A Python thread", help: "Serves this page, from a loop of its own.",
+    id: "thread", title: "A Python thread", help: "Serves this page.",
   }),
   new LaneView(probes, {
-    id: "probes", title: "The native probe thread", help: "Needs neither the loop nor the interpreter.",
+    id: "probes", title: "The native probe thread", help: "Needs no loop and no interpreter.",
   }),
 ];
 

@@ -2,7 +2,7 @@
 
 import { byId, make, say } from "./dom.js";
 
-const MOST_EVENTS = 30;
+const MOST_EVENTS = 24;
 const SIGNS = { good: "✓", warning: "!", bad: "✕", info: "•" };
 const SPOKEN = { good: "good:", warning: "warning:", bad: "bad:", info: "" };
 const LEVELS = { healthy: "good", degraded: "warning", unhealthy: "bad" };
@@ -92,10 +92,13 @@ function eventItem({ at, level, source, text, detail }) {
   return item;
 }
 
-/** The line of a stack where it stands; CPython writes them either way round. */
+/**
+ * The line of a stack where it stands: the last of a traceback, which has a comma
+ * before "in", and the first of what faulthandler wrote, which has none.
+ */
 function innermost(stack) {
   const frames = stack.match(/File ".*", line \d+,? in \S+/g) ?? [stack.trim()];
-  const frame = stack.includes("most recent call first") ? frames[0] : frames.at(-1);
+  const frame = /line \d+, in/.test(frames[0]) ? frames.at(-1) : frames[0];
   return frame.replace(/File ".*[\\/](.*)", line (\d+),? in (\S+)/, "$3, $1 line $2");
 }
 

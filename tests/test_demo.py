@@ -331,9 +331,9 @@ def test_a_drain_fails_readiness_first_and_answers_what_is_under_way(tmp_path):
         assert demo.act("stop").status == 202
 
         wait_for(lambda: demo.probe("readyz").status == 503, "still ready")
-        state = demo.state()
-        assert state["phase"] == "draining"
-        assert state["in_flight"] >= 5
+        # From within the signal's handler, so before the loop hears of it.
+        wait_for(lambda: demo.state()["phase"] == "draining", "no drain")
+        assert demo.state()["in_flight"] >= 5
         assert request(f"{demo.service}/items/1").status == 200
         assert demo.act("block", seconds=1).status == 409
         demo.told("slow request 5 answered after .* while stopping")

@@ -111,8 +111,7 @@ class ProbeServer:
             if self._thread is None:
                 self._thread = _rust.ProbeThread(
                     self._board,
-                    self._host,
-                    self._asked_port,
+                    (self._host, self._asked_port),
                     max_connections=self._max_connections,
                     max_header_bytes=self._max_header_bytes,
                     header_timeout=self._header_timeout,

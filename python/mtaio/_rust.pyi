@@ -373,8 +373,7 @@ class ProbeThread:
     def __new__(
         cls,
         board: ProbeBoard,
-        host: str,
-        port: int,
+        address: tuple[str, int],
         *,
         max_connections: int,
         max_header_bytes: int,

@@ -185,12 +185,11 @@ pub(crate) struct PyProbeThread {
 #[pymethods]
 impl PyProbeThread {
     #[new]
-    #[pyo3(signature = (board, host, port, *, max_connections, max_header_bytes, header_timeout, allowed_origin))]
+    #[pyo3(signature = (board, address, *, max_connections, max_header_bytes, header_timeout, allowed_origin))]
     fn new(
         py: Python<'_>,
         board: &PyProbeBoard,
-        host: &str,
-        port: u16,
+        (host, port): (String, u16),
         max_connections: usize,
         max_header_bytes: usize,
         header_timeout: f64,
@@ -206,7 +205,7 @@ impl PyProbeThread {
         };
         let board = Arc::clone(&board.0);
         // Resolving a name can take seconds.
-        let server = py.detach(|| Server::start(host, port, limits, board))?;
+        let server = py.detach(|| Server::start(&host, port, limits, board))?;
         let port = server.address().port();
         Ok(Self {
             server: Mutex::new(Some(server)),

@@ -56,7 +56,7 @@ async def _deploy(settings: Settings, page: Page, *, open_browser: bool) -> Exit
         page.start(deployment)
         print(f"page at {page.origin}/ (Ctrl-C stops it)", flush=True)
         if open_browser:
-            webbrowser.open(page.origin)
+            await asyncio.to_thread(webbrowser.open, page.origin)
         if settings.demo_seconds:
             loop = asyncio.get_running_loop()
             loop.call_later(settings.demo_seconds, deployment.app.request_stop)

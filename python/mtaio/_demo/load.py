@@ -5,7 +5,7 @@ import itertools
 import random
 from collections import Counter
 
-from .http import HOST, Server, ask
+from .http import HOST, Response, Server, ask
 
 # Some keys are asked for far more often than others, as in life.
 ITEMS = 5000
@@ -46,7 +46,9 @@ class Load:
             except OSError:
                 continue  # it does not listen (any more)
             try:
-                while await self._ask_whole(reader, writer):
+                while answer := await self._ask_whole(reader, writer):
+                    if answer.headers["connection"] == "close":
+                        return  # it leaves, so ask elsewhere
                     pause = self._pause * self._random.uniform(0.5, 1.5)
                     await asyncio.sleep(pause)
             finally:
@@ -57,7 +59,7 @@ class Load:
 
     async def _ask_whole(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    ) -> Response | None:
         """Ask once; a stop that comes amid waits for the answer."""
         exchange = asyncio.ensure_future(self._ask(reader, writer))
         try:
@@ -68,7 +70,8 @@ class Load:
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    ) -> Response | None:
+        """The answer, None if there was none."""
         item = self._random.choices(range(ITEMS), cum_weights=self._cumulative)[0]
         name = {"X-Request-Id": f"load-{next(self._numbers)}"}
         try:
@@ -76,6 +79,6 @@ class Load:
         except (ConnectionError, asyncio.IncompleteReadError):
             # Closed before it was read: such a request was not accepted.
             self.unanswered += 1
-            return False
+            return None
         self.answers[answer.status] += 1
-        return answer.headers["connection"] != "close"
+        return answer

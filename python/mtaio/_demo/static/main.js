@@ -59,9 +59,10 @@ const lanes = [
 ];
 
 function take({ entries }) {
+  const aloud = seen > 0;
   if (entries.length) seen = entries.at(-1).number;
   for (const { source, at } of entries) if (source === "action") marks.push(at);
-  showEntries(entries);
+  showEntries(entries, { aloud });
   showState(state);
 }
 

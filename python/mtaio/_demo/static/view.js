@@ -70,13 +70,13 @@ function checkRow(name, check) {
     make("td", {}, ...reason));
 }
 
-/** Adds what is new on top, and tells of it what matters. */
-export function showEntries(entries) {
+/** Adds what is new on top, and tells of it what matters, unless it is history. */
+export function showEntries(entries, { aloud = true } = {}) {
   const list = byId("events");
   for (const entry of entries) list.prepend(eventItem(entry));
   while (list.children.length > MOST_EVENTS) list.lastChild.remove();
-  const aloud = entries.filter((each) => each.level !== "info" || each.source === "action");
-  if (aloud.length) say(byId("announcer"), aloud.map((each) => each.text).join(". "));
+  const matters = entries.filter((each) => each.level !== "info" || each.source === "action");
+  if (aloud && matters.length) say(byId("announcer"), matters.map((each) => each.text).join(". "));
 }
 
 function eventItem({ at, level, source, text, detail }) {

@@ -229,9 +229,20 @@ def test_what_is_too_much_is_refused_unread(demo, lines, status):
     assert exchange(demo.page, head.encode())[0] == status
 
 
-def test_what_is_no_http_is_refused(demo):
-    for sent in (b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n", b"\0\r\n\r\n"):
-        assert exchange(demo.page, sent)[0] == 400
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("", "GET", "GET / HTTP/2.0", "GET  / HTTP/1.1", "\0"),
+        # A line of the log, or a header of the answer, made by who asks.
+        "GET /\nX-Injected:1 HTTP/1.1\r\nHost: localhost:{port}",
+        "GET / HTTP/1.1\r\nX-Request-Id: 1\n2026-01-01 forged",
+        "GET / HTTP/1.1\r\nX-Request-Id: 1\rforged",
+    ],
+)
+def test_what_is_no_http_is_refused(demo, head):
+    for url in (demo.page, demo.service):
+        sent = head.format(port=url.rpartition(":")[2]) + "\r\n\r\n"
+        assert exchange(url, sent.encode()) == (400, "")
 
 
 # What the buttons do

@@ -44,9 +44,7 @@ def sdist(tmp_path_factory) -> Path:
     return folder / packed.name.removesuffix(".tar.gz")
 
 
-def run(
-    *command: object, cwd: Path, timeout: float = 110, **environment: str
-) -> str:
+def run(*command: object, cwd: Path, timeout: float = 110, **environment: str) -> str:
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,

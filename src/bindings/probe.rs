@@ -189,12 +189,13 @@ impl PyProbeThread {
     fn new(
         py: Python<'_>,
         board: &PyProbeBoard,
-        (host, port): (String, u16),
+        address: (String, u16),
         max_connections: usize,
         max_header_bytes: usize,
         header_timeout: f64,
         allowed_origin: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let (host, port) = address;
         let limits = Limits {
             max_connections,
             max_header_bytes,

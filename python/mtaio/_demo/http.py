@@ -7,6 +7,7 @@ of a server mean, and has limits on all that a client can send or hold.
 import asyncio
 import itertools
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ LONGEST_BODY = 4 * 1024
 # For a request to arrive whole; an idle connection is closed after it too.
 SLOWEST_REQUEST = 10.0
 MOST_CONNECTIONS = 256
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Time in which a connection that is open at the drain may still ask.
 LINGER = 0.5
 
@@ -190,6 +192,9 @@ class Server:
 
     async def _read(self, head: bytes, reader: asyncio.StreamReader) -> Request:
         first, *lines = head.decode("latin-1").split("\r\n")
+        # What is logged or sent back must not be able to begin a line of its own.
+        if any(CONTROL.search(line) for line in (first, *lines)):
+            raise Refused(400)
         match first.split(" "):
             case [method, target, "HTTP/1.1"]:
                 pairs = (line.partition(":") for line in lines)

@@ -186,11 +186,9 @@ class Page:
             "uptime": time.monotonic() - self._begun,
             "phase": app.phase,
             "in_flight": app.in_flight,
-            "drain_delay": app.drain_delay,
             "probes": self._probes,
             "service": self._deployment.url,
             "stock_broken": self._deployment.stock.broken,
-            "flooding": self._trouble.flooding,
             "exit_code": app.exit_code if self._stopping.is_set() else None,
             "entries": [asdict(e) for e in self._deployment.journal.since(int(after))],
         }

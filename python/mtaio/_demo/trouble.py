@@ -52,7 +52,7 @@ class Trouble:
             "stock": self._stock,
             "stop": self._stop,
         }
-        self.flooding = False
+        self._flooding = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -104,20 +104,20 @@ class Trouble:
         self._spawn(self._ask_slowly(number))
 
     async def _flood_for(self, seconds: float) -> None:
-        if self.flooding:
+        if self._flooding:
             return
         rate, burst = self._deployment.limiter.rate, self._deployment.limiter.burst
         # Twice what is let in while each has patience: so half is refused.
         crowd = min(math.ceil(burst + 2 * FLOOD_PATIENCE * rate), MOST_FLOODERS)
         until = self._loop.time() + seconds
         self._tell(f"{crowd} impatient clients for {seconds:g} s")
-        self.flooding = True
+        self._flooding = True
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(crowd):
                     group.create_task(self._ask_until(until, number))
         finally:
-            self.flooding = False
+            self._flooding = False
         self._tell("the impatient clients are gone")
 
     async def _ask_until(self, until: float, client: int) -> None:

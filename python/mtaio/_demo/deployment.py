@@ -11,7 +11,6 @@ from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import TaskExecutor
-from mtaio.events import Event
 from mtaio.exceptions import ApplicationError, RateLimitError
 from mtaio.health import (
     HealthMonitor,
@@ -22,13 +21,14 @@ from mtaio.health import (
     saturation,
 )
 from mtaio.logging import AsyncFileHandler
-from mtaio.monitoring import ProbeServer, ResourceMonitor, StallReport, Watchdog
+from mtaio.monitoring import ProbeServer, ResourceMonitor, Watchdog
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 from .figures import Figures
 from .http import Request, Response, Server
-from .journal import Journal, Level
+from .journal import Journal
 from .load import ITEMS, Load
+from .reporter import Reporter
 from .stock import Stock, StockError
 
 logger = logging.getLogger("mtaio")
@@ -45,7 +45,6 @@ CROWD = 100
 CROWD_GONE = 50
 # Checks without which no request should come.
 CRITICAL = ("stock", "items")
-LEVELS: dict[str, Level] = {"healthy": "good", "degraded": "warning"}
 
 
 class Deployment:
@@ -63,14 +62,15 @@ class Deployment:
         self.settings = settings
         self.log = log
         self.journal = Journal()
+        self.reporter = Reporter(self.journal)
         self.probes = ProbeServer(
             settings.probe_host, settings.probe_port, allowed_origin=page_origin
         )
         self.watchdog = Watchdog(
             STALL_AFTER,
             FAIL_AFTER,
-            on_stall=self._stalled,
-            on_recovery=self._recovered,
+            on_stall=self.reporter.stalled,
+            on_recovery=self.reporter.recovered,
         )
         self.health = HealthMonitor(
             ResourceMonitor(settings.monitor_interval),
@@ -80,15 +80,7 @@ class Deployment:
         )
         self.limiter = RateLimiter(rate=settings.rate_limit, burst=settings.burst_limit)
         self.errors = ErrorHandler()
-        self.app = Application(
-            rate_limiter=self.limiter,
-            concurrency_limiter=ConcurrencyLimiter(limit=settings.concurrency_limit),
-            timeout_manager=TimeoutManager(default_timeout=settings.default_timeout),
-            error_handler=self.errors,
-            health=self.health,
-            drain_delay=settings.drain_delay,
-            grace_period=settings.grace_period,
-        )
+        self.app = self._make_application()
         self.cache: TTLCache[bytes] = TTLCache(
             default_ttl=settings.cache_ttl, max_size=settings.cache_size
         )
@@ -144,6 +136,18 @@ class Deployment:
         """Clients are better told to go elsewhere."""
         return self.app.phase is not Phase.READY
 
+    def _make_application(self) -> Application:
+        settings = self.settings
+        return Application(
+            rate_limiter=self.limiter,
+            concurrency_limiter=ConcurrencyLimiter(limit=settings.concurrency_limit),
+            timeout_manager=TimeoutManager(default_timeout=settings.default_timeout),
+            error_handler=self.errors,
+            health=self.health,
+            drain_delay=settings.drain_delay,
+            grace_period=settings.grace_period,
+        )
+
     def _add_components(self) -> None:
         add = self.app.add
         add("probes", self.probes)
@@ -170,15 +174,12 @@ class Deployment:
         check(items, interval=1, timeout=2, depends_on=[stock])(self._can_make)
 
     def _watch(self) -> None:
-        """Have everything worth telling told to the journal."""
-        self.probes.add_source(self.health.monitor.source)
+        """Have everything worth telling told to the journal and the probes."""
+        self.reporter.listen(self.health)
         self.probes.add_watchdog(self.watchdog)
-        self.health.emitter.on("health_alert")(self._alerted)
-        self.health.emitter.on("health_changed")(self._changed)
         monitor = self.health.monitor
         monitor.gauge("limiter_waiting", lambda: float(self.limiter.stats().waiting))
         monitor.set_threshold("limiter_waiting", CROWD, clear=CROWD_GONE)
-        monitor.on_threshold_cleared(self._cleared)
 
     async def _can_make(self) -> None:
         await self.stock.count(0)
@@ -211,41 +212,6 @@ class Deployment:
         left = await self.stock.count(number)
         return await self.executor.run_in_thread(make_item, number, left)
 
-    def _alerted(self, event: Event[dict[str, object]]) -> None:
-        alert = event.data
-        told = f"alert: {alert['metric']} is {_short(alert['value'])}"
-        if alert["threshold"] != "healthy":
-            told += f", its threshold {_short(alert['threshold'])}"
-        self.journal.tell("bad", "health", told)
-
-    def _changed(self, event: Event[dict[str, str | None]]) -> None:
-        change = event.data
-        status = change["status"] or ""
-        if change["previous"] == "unknown" and status == "healthy":
-            return  # no news
-        what = f"check {change['check']}" if change["check"] else "the service"
-        told = f"{what} went from {change['previous']} to {status}"
-        if status != "healthy" and change["reason"]:
-            told += f": {change['reason']}"
-        self.journal.tell(LEVELS.get(status, "bad"), "health", told)
-
-    def _cleared(self, metric: str, value: float, threshold: float) -> None:
-        told = f"cleared: {metric} is {value:.4g}, its threshold {threshold:.4g}"
-        self.journal.tell("good", "health", told)
-
-    def _stalled(self, report: StallReport) -> None:
-        told = f"event loop {report.loop!r} has not run for {report.lasted:.2f} s"
-        if report.interpreter_held:
-            told += "; the interpreter was held"
-        stack = report.stack or "no stack could be taken"
-        logging.getLogger("mtaio.watchdog").error("%s\n%s", told, stack)
-        self.journal.tell("bad", "watchdog", told, stack)
-
-    def _recovered(self, report: StallReport) -> None:
-        told = f"event loop {report.loop!r} runs again after {report.lasted:.2f} s"
-        logging.getLogger("mtaio.watchdog").warning("%s", told)
-        self.journal.tell("good", "watchdog", told)
-
 
 def make_item(number: int, left: int) -> bytes:
     """Work hard on one item."""
@@ -277,7 +243,3 @@ def reload_settings() -> None:
 def _status(error: Exception) -> int:
     known = ((StockError, 502), (ApplicationError, 503), (TimeoutError, 504))
     return next((status for kind, status in known if isinstance(error, kind)), 500)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

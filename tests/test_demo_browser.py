@@ -137,7 +137,7 @@ def test_a_blocked_loop_is_seen_while_the_probes_answer(demo, visit):
 def test_held_by_c_code_only_the_probes_answer(demo, visit):
     page = visit(demo)
 
-    press(page, "Hold the interpreter", seconds=3)
+    press(page, "Hold the GIL", seconds=3)
 
     expect(page.locator("#lane-thread strong")).to_contain_text("no answer for")
     expect(page.locator("#lane-probes")).to_have_attribute(

@@ -115,15 +115,20 @@ def test_bad_settings_are_listed_together_and_exit_with_2(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_named(tmp_path):
+def test_what_keeps_it_from_starting_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(tmp_path, "--port", str(port))
+        for_page = run(tmp_path, "--port", str(port))
+        for_probes = run(tmp_path, PROBE_PORT=port)
+    without_log = run(tmp_path, LOG_FILE=tmp_path / "missing" / "app.log")
 
-    assert done.returncode == ExitCode.START_FAILED
-    assert "not started: [Errno" in done.stderr
-    assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f" cannot listen on 127.0.0.1:{port}: " in for_page.stderr
+    assert f"probes cannot listen on 127.0.0.1:{port}: " in for_probes.stderr
+    assert "missing" in without_log.stderr
+    for done in (for_page, for_probes, without_log):
+        assert done.returncode == ExitCode.START_FAILED
+        assert "not started: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", ""])

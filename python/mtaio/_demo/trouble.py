@@ -75,7 +75,7 @@ class Trouble:
 
     def _hold(self, given: Mapping[str, Any]) -> None:
         seconds = _seconds(given, LONGEST_HOLD)
-        self._tell(f"holding the interpreter for {seconds:g} s, in C code")
+        self._tell(f"holding the GIL for {seconds:g} s, in C code")
         self._on_loop(call_c_that_keeps_the_interpreter, seconds)
 
     def _flood(self, given: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ const lanes = [
     id: "thread", title: "A Python thread", help: "Serves this page.",
   }),
   new LaneView(probes, {
-    id: "probes", title: "The native probe thread", help: "Needs no loop and no interpreter.",
+    id: "probes", title: "The native probe thread", help: "Needs no loop, no GIL.",
   }),
 ];
 

@@ -173,6 +173,13 @@ def test_systemds_watchdog_is_as_patient_as_ours(service):
     assert unit.getfloat("Service", "WatchdogSec") == guide_fail_after()
 
 
+def test_systemd_keeps_what_a_killed_process_left_in_shared_memory(service):
+    unit, _ = service
+
+    assert "User" in unit["Service"]
+    assert not {"DynamicUser", "RemoveIPC"} & set(unit["Service"])
+
+
 def test_systemd_finds_no_fault_with_the_unit(tmp_path):
     tool = needed("systemd-analyze")
     unit = (DOCS / "systemd" / "app.service").read_text("utf-8")

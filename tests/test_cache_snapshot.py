@@ -135,6 +135,18 @@ async def test_a_foreign_file_is_an_error(tmp_path):
         await TTLCache[int]().load(tmp_path / "absent")
 
 
+async def test_a_decoded_key_that_is_none_changes_nothing(tmp_path):
+    path = tmp_path / "snapshot"
+    records = [("plain", 1, None), ((1, 2), 1, None)]
+    _snapshot.write(path, records, lambda item: json.dumps(item).encode(), wall=0.0)
+    cache = TTLCache[object]()
+
+    with pytest.raises(CacheSerializationError, match="unhashable type: 'list'"):
+        await cache.load(path, decode=json.loads)
+
+    assert len(cache) == 0
+
+
 @pytest.mark.parametrize("name", ["encode", "decode"])
 async def test_a_codec_must_be_callable(tmp_path, name):
     method = {"encode": TTLCache[int]().save, "decode": TTLCache[int]().load}[name]

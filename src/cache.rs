@@ -140,14 +140,14 @@ impl<K, V> Cache<K, V> {
         probe: &P,
         now: impl FnOnce() -> u64,
         read: impl FnOnce(&V) -> R,
-    ) -> Option<Option<R>> {
+    ) -> Option<Read<K, V, R>> {
         let hash = fold(hash);
         let mut shard = self.shard_of(hash).lock();
         let unsure = match shard.find(hash, probe, &[]) {
-            Lookup::Found(slot) => return shard.hit(slot, now, read).ok().map(Some),
+            Lookup::Found(slot) => return shard.hit(slot, now, read).ok().map(Read::Hit),
             Lookup::Absent => {
                 shard.counters.misses += 1;
-                return Some(None);
+                return Some(Read::Miss);
             }
             Lookup::Unsure(key) => key,
         };

@@ -20,7 +20,7 @@ pub(crate) struct Held<K, V> {
 
 const TRACED: u64 = 1;
 /// The deadline of what lives for ever.
-const FOREVER: u64 = u64::MAX & !TRACED;
+const FOREVER: u64 = !TRACED;
 
 impl<K, V> Held<K, V> {
     /// An entry lives to the even nanosecond at or before `deadline`: the bit

@@ -104,7 +104,7 @@ impl Numbers {
         }
     }
 
-    fn get_at_once(&self, number: u32, now: u64) -> Option<Option<u32>> {
+    fn get_at_once(&self, number: u32, now: u64) -> Option<Read<Key, u32, u32>> {
         let key = key(number);
         self.0.get_at_once(key.key.0, &key, || now, |value| *value)
     }
@@ -187,7 +187,8 @@ fn agrees_with_a_map_of_deadlines(cache: &Numbers, bound: Option<usize>, steps: 
             }
             Step::Get { key } => {
                 if let Some(at_once) = cache.get_at_once(key, now) {
-                    assert_eq!(at_once, before.get(&key).copied());
+                    let expected = before.get(&key).map_or(Read::Miss, |v| Read::Hit(*v));
+                    assert_eq!(at_once, expected);
                 }
                 assert_eq!(cache.get(key, now), before.get(&key).copied());
             }
@@ -513,9 +514,9 @@ fn a_read_at_once_answers_where_nothing_foreign_is_needed_and_counts_that_alone(
         cache.set(number, 10 * number, 100, 0);
     }
 
-    assert_eq!(cache.get_at_once(1, 99), Some(Some(10)));
+    assert_eq!(cache.get_at_once(1, 99), Some(Read::Hit(10)));
     assert_eq!(cache.get_at_once(1, 100), None, "it has to leave");
-    assert_eq!(cache.get_at_once(5, 0), Some(None));
+    assert_eq!(cache.get_at_once(5, 0), Some(Read::Miss));
     assert_eq!(cache.get_at_once(2, 0), None, "only foreign code can tell");
 
     let counted = cache.0.counters();

@@ -21,6 +21,7 @@ use super::PyCache;
 use super::key::{PyProbe, plain_hash};
 use super::reading;
 use crate::bindings::clock::{Clock, monotonic_ns};
+use crate::cache::Read;
 
 /// The methods `PyO3` made, for all that is not the usual case.
 static GET_NOWAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -99,8 +100,11 @@ unsafe fn usual(
     let found = cache
         .core
         .get_at_once(hash, &PyProbe::new(&key), monotonic_ns, read)?;
-    // SAFETY: `default` is a live object.
-    Some(found.unwrap_or_else(|| unsafe { ffi::Py_NewRef(default) }))
+    Some(match found {
+        Read::Hit(value) => value,
+        // SAFETY: `default` is a live object.
+        _ => unsafe { ffi::Py_NewRef(default) },
+    })
 }
 
 /// Calls a method that `PyO3` made.
@@ -136,7 +140,7 @@ unsafe fn count_of(names: *mut ffi::PyObject) -> usize {
 ///
 /// # Safety
 ///
-/// The arguments are those CPython gave a function of `METH_FASTCALL |
+/// The arguments are those `CPython` gave a function of `METH_FASTCALL |
 /// METH_KEYWORDS`.
 #[cold]
 unsafe fn forward(

@@ -1,7 +1,7 @@
 //! What `cache.get(key)` returns: an awaitable that has its answer at once.
 //!
 //! It looks the key up when it is awaited, as a coroutine would, and every time
-//! it is. Half the cost of such an `await` under CPython 3.12 to 3.14 is the
+//! it is. Half the cost of such an `await` under `CPython` 3.12 to 3.14 is the
 //! `StopIteration` that carries the value out, so a used awaitable is laid by for
 //! the next `get` together with its `StopIteration`, if nobody else holds on to
 //! that. From 3.15 on, and on 3.11, `am_send` hands the value out without one.
@@ -352,7 +352,7 @@ pub(super) fn prepare(py: Python<'_>) -> PyResult<()> {
         | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let mut spec = ffi::PyType_Spec {
         name: c"mtaio._rust.Reading".as_ptr(),
-        basicsize: size_of::<Reading>() as c_int,
+        basicsize: c_int::try_from(size_of::<Reading>()).expect("it is a few words"),
         itemsize: 0,
         flags: flags as _,
         slots: slots.as_mut_ptr(),

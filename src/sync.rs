@@ -1,8 +1,11 @@
-//! The one place that chooses between std's atomics (and `parking_lot`'s mutex)
-//! and loom's.
+//! The one place that chooses between std's atomics and mutex, and loom's.
 //!
 //! Concurrent modules import from here, so that the very code that ships is the
 //! code the model checker explores (`--features loom`).
+//!
+//! The locks are std's, a futex each on Linux. `parking_lot` queues its waiters in
+//! a table of the process: a child forked while another thread held a part of that
+//! table waits for ever at its first contended lock, be the lock ever so new.
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
@@ -10,26 +13,34 @@ pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "loom")]
-pub(crate) use loom::sync::MutexGuard;
+use loom::sync as of;
 #[cfg(not(feature = "loom"))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+use std::sync as of;
 
-/// loom's mutex with the face of `parking_lot`'s: no poisoning to handle.
-#[cfg(feature = "loom")]
-#[derive(Debug)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+use std::sync::{PoisonError, TryLockError};
 
-#[cfg(feature = "loom")]
+pub(crate) use of::MutexGuard;
+
+/// A mutex without poisoning: who panics under one of our locks leaves nothing
+/// half done that others would read.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(of::Mutex<T>);
+
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
+        Self(of::Mutex::new(value))
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().expect("a model that panicked has ended")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok()
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

@@ -11,7 +11,7 @@ from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
 from mtaio.monitoring import ProbeServer
-from mtaio.resources import RateLimiter
+from mtaio.resources import ConcurrencyLimiter, RateLimiter
 
 
 class Part:
@@ -177,6 +177,74 @@ def test_the_whole_stop_keeps_the_grace_period():
         return now() - begun
 
     assert 10 <= virtual_time.run(main()) <= 11
+
+
+def test_drains_that_hang_keep_the_grace_period_and_leave_time_to_stop():
+    journal = []
+
+    async def main():
+        app = Application(grace_period=10)
+        for name in "abcde":
+            app.add(
+                name,
+                drain=lambda: asyncio.sleep(3600),
+                stop=lambda: journal.append("stopped"),
+                stop_timeout=60,
+            )
+        await app.start()
+        begun = now()
+        await app.stop()
+        return now() - begun
+
+    assert virtual_time.run(main()) <= 10
+    assert journal == ["stopped"] * 5
+
+
+def test_a_chain_that_ignores_cancellation_hardly_goes_beyond_the_grace_period():
+    async def stubborn():
+        for _ in range(100):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    async def main():
+        app, below = Application(grace_period=10), []
+        for name in "abcdef":
+            app.add(name, stop=stubborn, stop_timeout=60, depends_on=below)
+            below = [name]
+        await app.start()
+        begun = now()
+        await app.stop()
+        elapsed = now() - begun
+        await asyncio.sleep(3600)
+        return elapsed
+
+    assert virtual_time.run(main()) <= 11
+
+
+def test_a_second_ask_abandons_requests_and_still_stops_components_in_order():
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a"),), (Part(journal, "b"), "a"))
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(3600)
+
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        work = asyncio.create_task(request())
+        await asyncio.sleep(1)
+        begun = now()
+        app.request_stop()
+        await asyncio.sleep(2)
+        app.request_stop()
+        code = await running
+        assert work.cancelled()
+        return code, now() - begun
+
+    assert virtual_time.run(main()) == (ExitCode.UNCLEAN, 2)
+    assert journal == ["start a", "start b", "stop b", "stop a"]
 
 
 def test_requests_are_served_while_draining_awaited_and_refused_afterwards():
@@ -458,6 +526,53 @@ async def test_errors_of_the_work_are_told_and_raised():
         assert app.in_flight == 0
 
 
+async def test_an_error_handler_that_fails_does_not_hide_the_error_of_the_work(caplog):
+    class Failing:
+        async def handle_error(self, error, context=None):
+            raise OSError("full")
+
+    async with Application(error_handler=Failing()) as app:
+        with pytest.raises(ZeroDivisionError):
+            await app.handle(_divide)
+
+    assert "the error handler failed" in caplog.text
+
+
+def test_a_drain_that_is_cancelled_by_its_own_code_does_not_end_the_stop():
+    journal = []
+
+    async def drain():
+        raise asyncio.CancelledError
+
+    async def main():
+        app = Application()
+        app.add("a", drain=drain, stop=lambda: journal.append("a stopped"))
+        async with app:
+            pass
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.UNCLEAN
+    assert journal == ["a stopped"]
+
+
+def test_the_log_says_where_the_application_is_in_its_life(caplog):
+    caplog.set_level("INFO", logger="mtaio.app")
+
+    async def main():
+        async with Application(drain_delay=1):
+            pass
+
+    virtual_time.run(main())
+
+    assert [r.getMessage() for r in caplog.records if r.name == "mtaio.app"] == [
+        "the application is starting",
+        "the application is ready",
+        "the application is draining",
+        "the application is stopping",
+        "the application is stopped, CLEAN",
+    ]
+
+
 async def test_work_that_was_begun_already_is_refused():
     async with Application() as app:
         work = asyncio.sleep(0)
@@ -523,11 +638,15 @@ async def _divide():
 
 
 async def test_the_probes_tell_of_requests_errors_limits_and_checks():
-    health = HealthMonitor(probes=ProbeServer())
+    # Thresholds that a busy machine doesn't reach.
+    health = HealthMonitor(
+        probes=ProbeServer(), cpu_threshold=1e9, memory_threshold=1e9
+    )
     health.check("db", interval=None)(lambda: False)
     limiter = RateLimiter(rate=0.001, burst=2)
-    app = Application(rate_limiter=limiter, health=health)
-    async with app:
+    places = ConcurrencyLimiter(limit=5)
+    app = Application(rate_limiter=limiter, concurrency_limiter=places, health=health)
+    async with health, app:
         with pytest.raises(ZeroDivisionError):
             await app.handle(_divide)
         with pytest.raises(RateLimitError):
@@ -535,6 +654,7 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
         async with app.request():
             # Published at the start too, but then with nothing to tell yet.
             await _until(lambda: figures(health).get("mtaio_app_requests") == 3)
+            await _until(lambda: "mtaio_memory_limit_bytes" in figures(health))
             told = figures(health)
 
     assert told["mtaio_app_requests_in_flight"] == 1
@@ -542,7 +662,13 @@ async def test_the_probes_tell_of_requests_errors_limits_and_checks():
     assert told["mtaio_app_errors", "RateLimitError"] == 1
     assert told["mtaio_app_rate_limiter_granted"] == 1
     assert told["mtaio_app_rate_limiter_refused"] == 1
+    assert told["mtaio_app_concurrency_limiter_in_use"] == 0
+    assert told["mtaio_app_concurrency_limiter_limit"] == 5
     assert told["mtaio_health_check_status", "db"] == -1
+    assert told["mtaio_health_status"] == -1
+    assert told["mtaio_health_ready"] == 0
+    assert told["mtaio_memory_limit_bytes"] > 0
+    assert "mtaio_memory_limit_bytes" not in figures(health)  # stopped
 
 
 def figures(health):

@@ -96,6 +96,25 @@ def test_an_app_without_a_lifespan_is_served_all_the_same():
     assert virtual_time.run(main()) == (200, ExitCode.CLEAN)
 
 
+def test_a_server_that_is_a_component_gives_the_app_its_lifespan_all_the_same():
+    journal = []
+
+    async def main():
+        app = Application()
+        server = Server(app.asgi(with_lifespan(journal)))
+        app.add(
+            "server",
+            start=lambda: server.lifespan("startup"),
+            stop=lambda: server.lifespan("shutdown"),
+        )
+        async with app:
+            journal.append("serving")
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.CLEAN
+    assert journal == ["inner startup", "serving", "inner shutdown"]
+
+
 def test_a_failed_start_fails_the_lifespan_and_stops_what_ran():
     journal = []
 
@@ -145,6 +164,32 @@ def test_a_request_is_turned_away_when_none_is_taken(kind, first):
 
     answer = virtual_time.run(main())[0]
     assert first.items() <= answer.items()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("taken", [False, True])
+def test_sighup_reloads_inside_a_server_that_has_no_use_for_it(taken):
+    reloads, heard = [], []
+
+    async def main():
+        app = Application()
+        app.on_reload(lambda: reloads.append(1))
+        server = Server(app.asgi(plain))
+        await server.lifespan("startup")
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(1)
+        await server.lifespan("shutdown")
+        await server.task
+
+    mine = (lambda *_: heard.append(1)) if taken else signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, mine)
+    try:
+        virtual_time.run(main())
+        assert signal.getsignal(signal.SIGHUP) is mine
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert (reloads, heard) == (([], [1]) if taken else ([1], []))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

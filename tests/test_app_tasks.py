@@ -11,6 +11,7 @@ import pytest
 import virtual_time
 from mtaio.app import Application, ExitCode
 from mtaio.exceptions import ApplicationError
+from mtaio.health import HealthMonitor
 from mtaio.logging import AsyncFileHandler
 
 
@@ -326,3 +327,47 @@ async def test_requests_know_why_they_are_refused():
 
 async def crash():
     raise OSError("gone")
+
+
+def test_a_task_cancelled_by_its_own_code_has_crashed():
+    async def main():
+        health = Health()
+        app = Application(health=health)
+
+        async def work():
+            other = asyncio.ensure_future(asyncio.sleep(60))
+            other.cancel()
+            await other
+
+        app.spawn("work", work)
+        async with app:
+            await asyncio.sleep(1)
+            assert "cancelled by its own code" in health.faults["task work"][0]
+        return app.exit_code, app.error_handler.counts()
+
+    assert virtual_time.run(main()) == (ExitCode.CRASHED, {"ApplicationError": 1})
+
+
+class Odd(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error", [OSError("bad name \udcff"), Odd(), OSError()])
+def test_a_crash_is_told_whatever_its_text(error):
+    async def work():
+        raise error
+
+    async def main():
+        health = HealthMonitor()
+        app = Application(health=health)
+        app.spawn("work", work, restart=True, critical=False)
+        async with app:
+            await asyncio.sleep(0.5)
+            first = health.statuses()
+            await asyncio.sleep(5)
+        return first, app.error_handler.counts()
+
+    first, counts = virtual_time.run(main())
+    assert first == {"task work": "unhealthy"}
+    assert counts == {type(error).__name__: 3}

@@ -1,19 +1,25 @@
 """`python -m mtaio`: run, doctor and top, with their exit codes."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mtaio import __main__ as command_line
-from mtaio import _doctor
+from mtaio import _checklist, _doctor
+from mtaio._findings import Question, masked
 from mtaio.app import ExitCode
 from mtaio.config import Settings
-from mtaio.monitoring import MetricFamily, ProbeServer
+from mtaio.monitoring import MetricFamily, ProbeServer, ResourceMonitor
+
+ROOT = Path(__file__).parents[1]
 
 SERVICE = """
 from mtaio.app import Application
@@ -37,6 +43,22 @@ def misconfigured():
 
 def nothing():
     return None
+
+def whole():
+    from mtaio.health import HealthMonitor
+    from mtaio.monitoring import ProbeServer
+    from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+
+    health = HealthMonitor(probes=ProbeServer())
+    health.check("db")(lambda: True)
+    return Application(
+        rate_limiter=RateLimiter(100),
+        concurrency_limiter=ConcurrencyLimiter(10),
+        timeout_manager=TimeoutManager(30),
+        health=health,
+        drain_delay=5,
+        grace_period=40,
+    )
 """
 
 
@@ -112,12 +134,130 @@ def test_doctor_goes_through_the_checklist(monkeypatch, capsys, tmp_path):
     code, findings = examined(monkeypatch, capsys, LOG_FILE=log, DRAIN_DELAY=5)
 
     assert code == 0
+    assert {f["question"] for f in findings.values()} == {q.text for q in Question}
+    assert [*dict.fromkeys(f["group"] for f in findings.values())] == [
+        *("Configuration", "Monitoring", "Error handling", "Performance", "Security")
+    ]
     assert set(findings) >= {
         *("workers", "rate limit", "memory", "grace period", "log folder"),
         *("log rotation", "CPU threshold", "memory threshold", "probe port"),
         *("file descriptors", "clock", "secrets"),
     }
     assert findings["grace period"]["level"] == "warn"
+
+
+def test_the_questions_are_those_of_the_guides_checklist():
+    guide = (ROOT / "docs" / "deployment.ja.md").read_text("utf-8")
+    checklist = guide.partition("## デプロイチェックリスト")[2].partition("\n## ")[0]
+    groups = re.split(r"(?m)^- ", checklist)[1:]
+
+    assert [group.count("✓") for group in groups] == [3] * 5
+    asked = [question.group for question in Question]
+    assert [asked.count(group) for group in dict.fromkeys(asked)] == [3] * 5
+
+
+@pytest.mark.parametrize(
+    ("factory", "level"), [("service:whole", "ok"), ("service:make", "warn")]
+)
+def test_doctor_examines_an_application_too(service, factory, level):
+    done = mtaio(service, "doctor", "--json", factory)
+
+    findings = {f["item"]: f for f in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stderr
+    assert findings["health checks"]["level"] == level
+    assert findings["probes of health"]["level"] == level
+    assert findings["the application"]["level"] == level
+    assert findings["grace period"]["level"] == level
+    assert findings["drain delay"]["level"] == level
+    assert findings["error handler"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--env"], ["--env", "--json"]])
+@pytest.mark.parametrize("file", [None, "SMTP_PASSWORD=hunter7\n"])
+def test_doctor_prints_no_secret(monkeypatch, capsys, tmp_path, options, file):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter3")
+    monkeypatch.setenv("DATABASE_URL", "postgres://app:hunter4@db/app")
+    monkeypatch.setenv("MTAIO_API_TOKEN", "hunter5")
+    if file:
+        (tmp_path / "settings.env").write_text(file)
+        monkeypatch.setenv("MTAIO_SETTINGS_FILE", "settings.env")
+
+    code = command_line.main(["doctor", *options])
+
+    told = capsys.readouterr()
+    assert code == (ExitCode.BAD_SETTINGS if file else 0)
+    assert "hunter" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("MTAIO_API_TOKEN", "hunter2", "***"),
+        ("MTAIO_URL", "redis://:hunter2@cache:6379/0", "redis://***@cache:6379/0"),
+        ("MTAIO_URL", "https://example.org/a:b@c", "https://example.org/a:b@c"),
+        ("MTAIO_LOG_FILE", "/var/log/app.log", "/var/log/app.log"),
+    ],
+)
+def test_a_dumped_value_shows_no_secret(name, value, shown):
+    assert masked(name, value) == shown
+
+
+def test_doctor_warns_of_a_password_in_a_url(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DATABASE_URL", "postgres://app:hunter2@db/app")
+    monkeypatch.setenv("HOMEPAGE", "https://example.org/a:b@c")
+
+    _, findings = examined(monkeypatch, capsys, LOG_FILE=tmp_path / "app.log")
+
+    assert "DATABASE_URL" in findings["secrets"]["detail"]
+    assert "HOMEPAGE" not in findings["secrets"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "item", "level"),
+    [
+        ({"PROBE_PORT": 0}, "probe port", "warn"),
+        ({"PROBE_HOST": "0.0.0.0"}, "reach of the probes", "warn"),
+        ({"PROBE_HOST": "::1"}, "reach of the probes", "ok"),
+        ({"PROBE_HOST": "localhost"}, "reach of the probes", "ok"),
+        ({"LOG_LEVEL": "DEBUG"}, "log level", "warn"),
+        ({"LOG_LEVEL": "CRITICAL"}, "error log", "fail"),
+        ({"DRAIN_DELAY": 0}, "drain delay", "warn"),
+        ({"DRAIN_DELAY": 5, "GRACE_PERIOD": 40}, "grace period", "ok"),
+        ({"DRAIN_DELAY": 5, "GRACE_PERIOD": 35}, "grace period", "warn"),
+        ({"CONCURRENCY_LIMIT": 10**9}, "file descriptors", "warn"),
+        ({"BURST_LIMIT": 1}, "rate limit", "warn"),
+        ({"CPU_THRESHOLD": 1e-9}, "CPU threshold", "warn"),
+    ],
+)
+def test_each_item_can_be_good_or_bad(stats, tmp_path, settings, item, level):
+    environ = {f"MTAIO_{name}": str(value) for name, value in settings.items()}
+    environ["MTAIO_LOG_FILE"] = str(tmp_path / "app.log")
+
+    assert levels(stats, environ)[item] == level
+
+
+@pytest.fixture(scope="module")
+def stats():
+    return asyncio.run(ResourceMonitor().get_current_stats())
+
+
+def levels(stats, environ):
+    matter = _checklist.Matter(Settings.from_env(environ), stats, environ)
+    return {f.item: f.level for check in _checklist.CHECKS for f in check(matter)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize(("mode", "level"), [(0o600, "ok"), (0o644, "warn")])
+def test_a_settings_file_is_nobody_elses(stats, tmp_path, mode, level):
+    file = tmp_path / "settings.env"
+    file.touch(mode)
+    file.chmod(mode)
+
+    found = levels(stats, {"MTAIO_SETTINGS_FILE": str(file)})
+
+    assert found["settings file"] == level
 
 
 def test_doctor_fails_when_the_log_or_the_probes_can_not_work(
@@ -173,17 +313,29 @@ def test_doctor_prints_each_variable_with_its_source(monkeypatch, capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert "MTAIO_MAX_WORKERS=7  (environment; int >= 1)" in lines
+    assert command_line.main(["doctor", "--env", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told[0] == {
+        "name": "MTAIO_MAX_WORKERS",
+        "value": "7",
+        "source": "environment",
+        "accepts": "int >= 1",
+    }
     assert "MTAIO_CACHE_TTL=300.0  (default; seconds > 0)" in lines
 
 
-async def test_a_checklist_in_words_has_one_line_an_item(tmp_path):
+async def test_a_checklist_in_words_has_groups_questions_and_a_line_an_item(tmp_path):
     settings = Settings(log_file=str(tmp_path / "app.log"))
     findings = await _doctor.examine(settings, {})
 
-    lines = _doctor.as_text(findings).splitlines()
+    *lines, count = _doctor.as_text(findings).splitlines()
 
-    assert len(lines) == len(findings)
-    assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+    assert indents.count(0) == 5
+    assert indents.count(2) == len(Question)
+    told = [line.split()[0] for line in lines if line.startswith("    ")]
+    assert told == [finding.level for finding in findings]
+    assert count.startswith(f"{told.count('ok')} ok, {told.count('warn')} warn, 0 fail")
 
 
 def test_the_command_line_explains_itself(capsys):

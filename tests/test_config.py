@@ -170,5 +170,30 @@ def test_faults_of_the_file_are_reported_with_all_others(tmp_path):
     assert len(caught.value.faults) == 4
     assert f"{file}:1 must set a known variable" in str(caught.value)
     assert f"{file}:3 must set a known variable" in str(caught.value)
+    assert "nothing" not in str(caught.value)
     with pytest.raises(SettingsError, match="must name a readable file"):
         Settings.from_env({"MTAIO_SETTINGS_FILE": str(tmp_path / "missing")})
+
+
+def test_no_line_of_the_file_is_shown_with_its_value(tmp_path):
+    file = tmp_path / "settings.env"
+    file.write_text("DATABASE_PASSWORD=hunter2\nhunter3\n")
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"MTAIO_SETTINGS_FILE": str(file)})
+
+    assert "DATABASE_PASSWORD" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_each_variable_has_an_origin(tmp_path):
+    file = tmp_path / "settings.env"
+    file.write_text("MTAIO_RATE_LIMIT=7\nMTAIO_MAX_WORKERS=8\n")
+    environ = {"MTAIO_SETTINGS_FILE": str(file), "MTAIO_MAX_WORKERS": "3"}
+
+    origins = {each.name: (v, source) for each, v, source in config.origins(environ)}
+
+    assert origins["MTAIO_MAX_WORKERS"] == ("3", "environment")
+    assert origins["MTAIO_RATE_LIMIT"] == ("7", str(file))
+    assert origins["MTAIO_CACHE_TTL"] == ("300.0", "default")
+    assert len(origins) == len(config.variables())

@@ -11,17 +11,21 @@ import virtual_time
 from mtaio.events import EventEmitter
 from mtaio.exceptions import HealthError
 from mtaio.health import HealthMonitor, Kind, Result, Status
+from mtaio.monitoring import ProbeServer, ResourceMonitor
 
 
 class Figures:
     """A resource monitor whose figures a test sets."""
+
+    source = ResourceMonitor().source
 
     def __init__(self, cpu=10.0, memory=20.0):
         self.cpu, self.memory = cpu, memory
         self.thresholds = {}
         self.running = False
 
-    def set_threshold(self, metric, value):
+    def set_threshold(self, metric, value, *, clear):
+        assert clear < value
         self.thresholds[metric] = value
 
     def on_threshold_exceeded(self, callback):
@@ -51,9 +55,16 @@ class Probes:
 
     def __init__(self):
         self.told = []
+        self.sources = []
 
     def publish(self, **state):
         self.told.append(state)
+
+    def add_source(self, source):
+        self.sources.append(source)
+
+    def remove_source(self, source):
+        self.sources.remove(source)
 
 
 class Answers:
@@ -556,3 +567,120 @@ def lambda_sleep_with_event(seconds):
         await asyncio.sleep(seconds)
 
     return sleep
+
+
+def test_a_root_cause_that_is_looked_at_rarely_is_found_before_the_alarm():
+    async def main():
+        async with service() as health:
+            alerts = heard(health, "health_alert")
+            health.check("db", interval=600)(Answers(True, OSError("gone")))
+            for number in range(9):
+                name = f"user {number}"
+                health.check(name, interval=5, depends_on=["db"])(Answers(True, False))
+            await asyncio.sleep(60)
+            return [alert["metric"] for alert in alerts]
+
+    assert virtual_time.run(main()) == ["db"]
+
+
+def test_a_failure_of_its_own_is_told_once_the_root_cause_is_gone():
+    async def main():
+        async with service() as health:
+            alerts = heard(health, "health_alert")
+            health.check("db")(Answers(False, False, False, True))
+            health.check("user", depends_on=["db"])(Answers(False))
+            await asyncio.sleep(300)
+            return [alert["metric"] for alert in alerts]
+
+    assert virtual_time.run(main()) == ["db", "user"]
+
+
+class Odd(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Odd(),
+        OSError("bad name \udcff"),
+        asyncio.CancelledError(),
+        lambda: Result("bogus"),
+        lambda: Result(Status.UNHEALTHY, object()),
+        lambda: Result(Status.UNHEALTHY, "bad name \udcff"),
+    ],
+    ids=["no text", "surrogate", "cancelled", "status", "object", "surrogate reason"],
+)
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_no_answer_ends_the_schedule_of_its_check(answer, in_thread):
+    runs, thrice = [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ran():
+        runs.append(1)
+        if len(runs) == 3:
+            loop.call_soon_threadsafe(thrice.set)
+
+    def sync():
+        ran()
+        if callable(answer):
+            return answer()
+        raise answer
+
+    async def later():
+        return sync()
+
+    async with HealthMonitor(Figures(), probes=ProbeServer()) as health:
+        health.check("a", interval=0.001)(sync if in_thread else later)
+
+        await asyncio.wait_for(thrice.wait(), 10)
+
+        assert health.statuses() == {"a": Status.UNHEALTHY}
+
+
+async def test_whoever_waits_for_a_check_at_the_stop_is_told_and_not_cancelled():
+    health = HealthMonitor(Figures())
+    health.check("slow", interval=None)(lambda_sleep(3600))
+    async with health:
+        asking = asyncio.create_task(health.get_health_status())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with pytest.raises(HealthError, match="stopped while slow ran"):
+        await asking
+
+
+async def test_an_alert_of_the_run_before_does_not_outlive_a_restart():
+    health = HealthMonitor(Figures())
+    async with health:
+        await health.monitor.exceeded("cpu_usage", 93.0, 80.0)
+        assert (await health.get_health_status())["status"] == "degraded"
+
+    async with health:
+        assert (await health.get_health_status())["status"] == "healthy"
+
+
+def test_faults_are_in_the_document_and_it_says_when_it_was_told():
+    async def main():
+        probes = Probes()
+        async with service(probes=probes) as health:
+            health.set_fault("task a", "crashed", critical=False)
+            return probes.told[-1], await health.get_health_status()
+
+    before = time.time()
+    told, status = virtual_time.run(main())
+
+    assert before <= told["health"]["published_at"] <= time.time()
+    assert status["faults"] == {"task a": {"reason": "crashed", "critical": False}}
+
+
+def test_a_check_that_goes_down_again_is_told_again():
+    async def main():
+        async with service() as health:
+            alerts = heard(health, "health_alert")
+            health.check("db")(Answers(False, False, True, True, False))
+            await asyncio.sleep(300)
+            return [alert["metric"] for alert in alerts]
+
+    assert virtual_time.run(main()) == ["db", "db"]

@@ -176,6 +176,7 @@ def test_http_tells_by_the_status(path, status):
         thread.join()
 
     assert result.status is status
+    assert "a=b" not in result.reason  # may be a token, and /healthz shows it
 
 
 def test_http_gives_up_after_its_timeout():
@@ -212,6 +213,11 @@ def test_http_gives_up_after_its_timeout():
         (lambda: health.tcp("a", 65536), ValueError, "port must be 1 to 65535"),
         (lambda: health.http_get("ftp://a/"), ValueError, "url must be http://"),
         (lambda: health.http_get("http://"), ValueError, "url must be http://"),
+        (
+            lambda: health.http_get("http://app:hunter2@a"),
+            ValueError,
+            "^url must be without user and password, which would not be sent$",
+        ),
         (lambda: health.http_get(7), TypeError, "url must be non-empty"),
         (
             lambda: health.http_get("http://a", timeout=-1),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, _doctor, _top
+from ._findings import Finding, Level
 from .app import Application, ExitCode
 from .config import Settings
 from .exceptions import MonitoringError, SettingsError, StartupError
@@ -43,7 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
     doctor = commands.add_parser("doctor", help="go through the deployment checklist")
-    doctor.add_argument("--json", action="store_true", help="findings as JSON")
+    doctor.add_argument(
+        "factory",
+        type=_factory,
+        nargs="?",
+        metavar="MODULE:FACTORY",
+        help="examine this application too; it is made, not started",
+    )
+    doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.add_argument(
         "--env", action="store_true", help="print each variable and its source instead"
     )
@@ -81,23 +89,34 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _run_application(factory: Callable[[], Any]) -> ExitCode:
+    return await (await _made(factory)).run()
+
+
+async def _made(factory: Callable[[], Any]) -> Application:
     made = factory()
     if inspect.isawaitable(made):
         made = await made
     if not isinstance(made, Application):
         raise SystemExit(f"the factory must make an Application, it made {made!r}")
-    return await made.run()
+    return made
 
 
 def _examine(options: argparse.Namespace) -> int:
     if options.env:
-        print(_doctor.environment_table(os.environ))  # noqa: T201
+        tell = _doctor.environment_json if options.json else _doctor.environment_text
+        print(tell(os.environ))  # noqa: T201
         Settings.from_env()
         return 0
-    findings = asyncio.run(_doctor.examine(Settings.from_env()))
+    findings = asyncio.run(_findings(options.factory))
     show = _doctor.as_json if options.json else _doctor.as_text
     print(show(findings))  # noqa: T201
-    return int(any(finding.level is _doctor.Level.FAIL for finding in findings))
+    return int(any(finding.level is Level.FAIL for finding in findings))
+
+
+async def _findings(factory: Callable[[], Any] | None) -> list[Finding]:
+    settings = Settings.from_env()
+    app = None if factory is None else await _made(factory)
+    return await _doctor.examine(settings, app=app)
 
 
 def _watch(options: argparse.Namespace) -> int:

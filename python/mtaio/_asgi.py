@@ -4,11 +4,12 @@ import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._lifecycle import Phase
+from ._signals import handled
 from .exceptions import ApplicationError, StartupError
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class Mounted:
     request under way; one that comes when none is taken is answered 503 (or
     closed with 1013).
 
+    SIGHUP reloads, unless the server has a handler of its own for it.
+
+    A server that runs as a component of the application gives its lifespan to
+    `inner` alone.
+
     A server that hears SIGTERM stops listening at once. So the server's handler
     is held back for the drain delay, in which readiness has failed already.
     """
@@ -51,6 +57,10 @@ class Mounted:
                 await self._inner(scope, receive, send)
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._application.phase is not Phase.NEW:
+            # The server is a part of the application, which stops them both.
+            await self._inner(scope, receive, send)
+            return
         inner = _InnerLifespan(self._inner, scope)
         self._application.add(
             "asgi lifespan", inner, depends_on=self._application.components
@@ -61,7 +71,10 @@ class Mounted:
         except (ApplicationError, ValueError) as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        with _held_back_signals(self._application):
+        with (
+            _held_back_signals(self._application),
+            _reloads_at_sighup(self._application),
+        ):
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await self._application.stop()
@@ -141,6 +154,13 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
         for number, server in servers.items():
             if signal.getsignal(number) is on_signal:
                 signal.signal(number, server)
+
+
+def _reloads_at_sighup(application: "Lifecycle") -> AbstractContextManager[None]:
+    """Where it would end the process, and the server has no use for it."""
+    number = getattr(signal, "SIGHUP", None)
+    is_free = number is not None and signal.getsignal(number) is signal.SIG_DFL
+    return handled({number: application.request_reload} if number and is_free else {})
 
 
 async def _refuse(scope: Message, receive: Receive, send: Send) -> None:

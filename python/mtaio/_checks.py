@@ -8,6 +8,7 @@ from typing import cast
 
 from . import _rust
 from ._states import Damper, Kind, Result, Standing, Status
+from .exceptions import HealthError
 
 # What a check may return: `None` and `True` are healthy, `False` is not.
 Answer = Result | Status | bool | None
@@ -53,6 +54,7 @@ class Check:
         self.result = Result(Status.UNKNOWN, "not run yet")
         self.since = self.seen = clock()
         self.runs = 0
+        self.alerted = False
         self._cache = _rust.non_negative("cache", cache)
         self._clock = clock
         self._function = _function(function)
@@ -62,7 +64,8 @@ class Check:
     @property
     def standing(self) -> Standing:
         """What the rules of health need to know."""
-        failing = self.result.status in (Status.DEGRADED, Status.UNHEALTHY)
+        bad = (Status.DEGRADED, Status.UNHEALTHY)
+        failing = self.result.status in bad or self.damper.status in bad
         return Standing(
             self.kind, self.critical, self.damper.status, failing, self.depends_on
         )
@@ -72,21 +75,31 @@ class Check:
         return self.runs > 0 and self._clock() - self.seen < self._cache
 
     async def run(self) -> Result:
-        """Run once; callers at the same time share the run. Never raises.
+        """Run once, within the timeout; callers at the same time share the run.
 
-        Takes the timeout at most.
+        Raises:
+            HealthError: It was given up by `cancel`.
         """
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(
                 self._run(), name=f"mtaio:check:{self.name}"
             )
-        return await asyncio.shield(self._round)
+        running = self._round
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not running.cancelled() or (caller and caller.cancelling()):
+                raise
+            text = f"the health monitor was stopped while {self.name} ran"
+            raise HealthError(text) from None
 
     def take(self, result: Result) -> bool:
         """Take in a result; True when the state changed."""
         self.result, self.seen = result, self._clock()
         self.runs += 1
         changed = self.damper.observe(result.status)
+        self.alerted &= self.damper.status is Status.UNHEALTHY
         if changed:
             self.since = self.seen
         return changed
@@ -107,6 +120,8 @@ class Check:
             return Result(Status.UNHEALTHY, f"no answer in {self.timeout:g} s")
         if self._pending.cancelled():
             return Result(Status.UNHEALTHY, "it cancelled itself")
+        if error := self._pending.exception():
+            return _raised(error)
         return self._pending.result()
 
     def _begin(self) -> "asyncio.Future[Result]":
@@ -172,7 +187,11 @@ def _judge(answer: object) -> Result:
 
 
 def _raised(error: BaseException) -> Result:
-    return Result(Status.UNHEALTHY, f"{type(error).__name__}: {error}"[:500])
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ is told like any other
+        text = "<its __str__ failed>"
+    return Result(Status.UNHEALTHY, f"{type(error).__name__}: {text}"[:500])
 
 
 def _is_async(function: object) -> bool:

@@ -10,8 +10,10 @@ from typing import Any, cast
 from . import _rust
 from .exceptions import ShutdownError, StartupError
 
-# What is cancelled gets this long to end before it is left behind and reported.
+# What is cancelled gets this long to end before it is left behind and reported;
+# beyond the deadline only the latter.
 _CANCEL_SECONDS = 1.0
+_LATE_SECONDS = 0.05
 
 Step = Callable[[], object]
 
@@ -76,7 +78,8 @@ class Component:
         self._down.set()
         await asyncio.wait({self._task}, timeout=allowed)
         if not self._task.done():
-            await _end(self._task)
+            spare = max(timeout - allowed, _LATE_SECONDS)
+            await _end(self._task, min(spare, _CANCEL_SECONDS))
             raise ShutdownError(
                 f"{self.name} did not stop in {allowed:g} s and was cut off"
             )
@@ -265,10 +268,10 @@ async def _walk(
         ) from failed
 
 
-async def _end(task: "asyncio.Task[None]") -> None:
+async def _end(task: "asyncio.Task[None]", seconds: float = _CANCEL_SECONDS) -> None:
     """Cancel `task` and give it a moment; it may refuse."""
     task.cancel()
-    await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+    await asyncio.wait({task}, timeout=seconds)
     if task.done() and not task.cancelled():
         task.exception()  # seen: the caller raises what matters
 

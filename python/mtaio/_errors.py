@@ -83,7 +83,7 @@ class ErrorHandler:
             return
         facts = {
             "error_type": type(error).__name__,
-            "error_message": _message(error),
+            "error_message": message(error),
             "context": context,
             "repeated": repeated,
         }
@@ -164,7 +164,7 @@ class Reports:
         if isinstance(self._handler, ErrorHandler):
             self._handler.report(error, context)
             return
-        task = asyncio.ensure_future(self._hand_over(error, context))
+        task = asyncio.ensure_future(self.hand_over(error, context))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -175,9 +175,10 @@ class Reports:
         if isinstance(self._handler, ErrorHandler):
             self._handler.flush()
 
-    async def _hand_over(
-        self, error: Exception, context: dict[str, Any] | None
+    async def hand_over(
+        self, error: Exception, context: dict[str, Any] | None = None
     ) -> None:
+        """Await the handler; one that fails is logged, with the error."""
         try:
             await self._handler.handle_error(error, context)
         except Exception as fault:  # noqa: BLE001 - told, with what it kept from us
@@ -208,9 +209,10 @@ def _is_ours(error: BaseException) -> bool:
     return isinstance(error, MTAIOError)
 
 
-def _message(error: BaseException) -> str:
+def message(error: BaseException) -> str:
+    """The text of `error`, whatever its `__str__` does, as UTF-8 can hold it."""
     try:
-        return str(error)
+        return str(error).encode(errors="backslashreplace").decode()
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error
         return "<its __str__ failed>"
 
@@ -219,7 +221,7 @@ def _origin(error: BaseException) -> Origin:
     """Where it was raised; by its text when it never was."""
     trace = error.__traceback__
     if trace is None:
-        return (type(error), _message(error), 0)
+        return (type(error), message(error), 0)
     while trace.tb_next is not None:
         trace = trace.tb_next
     return (type(error), trace.tb_frame.f_code.co_filename, trace.tb_lineno)

@@ -154,6 +154,11 @@ def http_get(url: str, *, timeout: float = 5.0) -> SyncCheck:
     parts = urlsplit(_rust.text("url", url))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"url must be http:// or https:// with a host, got {url!r}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "url must be without user and password, which would not be sent"
+        )
+    shown = parts._replace(query="", fragment="").geturl()  # a token may be there
     seconds = _rust.positive("timeout", timeout)
     secure = parts.scheme == "https"
     connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -166,7 +171,7 @@ def http_get(url: str, *, timeout: float = 5.0) -> SyncCheck:
             status = connection.getresponse().status
         fine = status < http.HTTPStatus.BAD_REQUEST
         level = Status.HEALTHY if fine else Status.UNHEALTHY
-        return Result(level, f"{url} answered {status}")
+        return Result(level, f"{shown} answered {status}")
 
     return check
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _rust
 from ._components import Component, Components, Step, call, lifetime
-from ._errors import HandlesErrors, Reports
+from ._errors import HandlesErrors, Reports, message
 from ._inflight import Inflight, Request
 from ._notify import Notifier
 from ._reload import reopen_logs
 from ._signals import handled
-from ._tasks import BackgroundTasks, Spec, Work
+from ._tasks import BackgroundTasks, Spec, Work, whole
 from .exceptions import ApplicationError, ShutdownError, StartupError
 
 if TYPE_CHECKING:
     from .health import HealthMonitor
 
 R = TypeVar("R", bound=Step)
+
+_log = logging.getLogger("mtaio.app")
 
 # What abandoned requests get to end when they are cancelled.
 _CANCELLED_SECONDS = 1.0
@@ -113,6 +116,11 @@ class Lifecycle:
     def drain_delay(self) -> float:
         """Seconds served on after readiness failed."""
         return self._drain_delay
+
+    @property
+    def grace_period(self) -> float:
+        """Seconds for the whole stop."""
+        return self._grace_period
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -261,6 +269,14 @@ class Lifecycle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ask_stop)
 
+    def request_reload(self) -> None:
+        """Ask for a `reload`, unless one is under way. Never waits.
+
+        From any thread, and from a signal handler.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
     def begin_drain(self) -> None:
         """Fail readiness and serve on; the stop counts its times from here.
 
@@ -329,6 +345,8 @@ class Lifecycle:
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
+        ended = f", {self._exit_code.name}" if phase is Phase.STOPPED else ""
+        _log.info("the application is %s%s", phase, ended)
         if self.health is not None:
             ready = phase is Phase.READY
             self.health.set_ready(ready, "" if ready else f"the application is {phase}")
@@ -358,7 +376,7 @@ class Lifecycle:
         if spec.critical and not spec.restart:
             self._exit_code = ExitCode.CRASHED
         if self.health is not None:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {message(error)}"
             self.health.set_fault(f"task {spec.name}", reason, critical=spec.critical)
 
     def _task_recovered(self, spec: Spec) -> None:
@@ -388,7 +406,7 @@ class Lifecycle:
             signal.SIGINT: self._on_stop_signal,
         }
         if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._on_reload_signal
+            handlers[signal.SIGHUP] = self.request_reload
         return handlers
 
     def _on_stop_signal(self) -> None:
@@ -396,10 +414,6 @@ class Lifecycle:
         if self.health is not None:
             self.health.set_ready(False, "a stop was asked for by a signal")
         self.request_stop()
-
-    def _on_reload_signal(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin_reload)
 
     def _begin_reload(self) -> None:
         if self._reloading is None or self._reloading.done():
@@ -417,18 +431,20 @@ class Lifecycle:
             asyncio.sleep(self._left(self._drain_began + self._drain_delay))
         )
         self._enter(Phase.STOPPING)
-        await self._drain_components()
+        await self._drain_components(deadline)
         await self._await_requests(deadline)
         await self._stop_tasks(deadline)
         await self._end(deadline)
 
-    async def _drain_components(self) -> None:
+    async def _drain_components(self, deadline: float) -> None:
+        """Call each `drain`; one that hangs gets half of what time is left."""
         for component in reversed(tuple(self._components)):
             if component.drain is None:
                 continue
+            seconds = min(component.stop_timeout, self._left(deadline) / 2)
             try:
-                async with asyncio.timeout(component.stop_timeout):
-                    await call(component.drain)
+                async with asyncio.timeout(seconds):
+                    await whole(call(component.drain))
             except Exception as error:  # noqa: BLE001 - told; the stop goes on
                 self._went_wrong(error)
 

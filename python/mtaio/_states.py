@@ -37,6 +37,12 @@ class Result:
     status: Status
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.status, Status):
+            raise TypeError(f"status must be a Status, got {self.status!r}")
+        if not isinstance(self.reason, str):
+            raise TypeError(f"reason must be text, got {self.reason!r}")
+
 
 class Damper:
     """Turns a row of results into a state that doesn't flap.
@@ -84,7 +90,7 @@ class Standing:
     critical: bool
     status: Status
     failing: bool
-    """Its latest result was not healthy, damped or not."""
+    """Its latest result was not healthy, or the damped state is not (yet)."""
     depends_on: tuple[str, ...] = ()
 
 

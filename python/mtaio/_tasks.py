@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from . import _rust
+from .exceptions import ApplicationError
 
 Work = Callable[[], Awaitable[object]]
 
@@ -35,6 +36,21 @@ class Spec:
         """Seconds to wait before the start after `crashes` in a row."""
         # The exponent is bounded: 2.0**1024 overflows.
         return min(self.backoff * 2.0 ** min(crashes - 1, 60), self.max_backoff)
+
+
+async def whole(work: Awaitable[object]) -> None:
+    """Await `work`, and take a cancellation for an error unless it is the caller's.
+
+    Raises:
+        ApplicationError: `work` was cancelled by its own code.
+    """
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        caller = asyncio.current_task()
+        if caller and caller.cancelling():
+            raise
+        raise ApplicationError("it was cancelled by its own code") from error
 
 
 class BackgroundTasks:
@@ -98,7 +114,7 @@ class BackgroundTasks:
                 spec.max_backoff, self._recovered, spec
             )
             try:
-                await spec.work()
+                await whole(spec.work())
             except Exception as error:  # noqa: BLE001 - told, never swallowed
                 self._crashed(spec, error)
             else:

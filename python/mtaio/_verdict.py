@@ -64,6 +64,14 @@ class Verdict:
         """Nothing below explains its failure: it is to be alerted of."""
         return causes(name, self.standings()) == (name,)
 
+    def has_known_cause(self, name: str) -> bool:
+        """Its failure is explained by others that are known to be down."""
+        standings = self.standings()
+        return all(
+            cause != name and standings[cause].status is Status.UNHEALTHY
+            for cause in causes(name, standings)
+        )
+
     def reason(self, beyond: Iterable[str] = ()) -> str:
         """Why the whole is not healthy: root causes, figures, closed gate."""
         standings = self.standings()
@@ -107,6 +115,10 @@ class Verdict:
                 for metric, (value, threshold) in self.alerts.items()
             },
             "checks": {c.name: self._describe(c, now) for c in self.checks.values()},
+            "faults": {
+                name: {"reason": fault.reason, "critical": fault.critical}
+                for name, fault in self.faults.items()
+            },
         }
 
     def _describe(self, check: Check, now: float) -> Document:
@@ -124,7 +136,9 @@ class Verdict:
     def _told(self, name: str) -> str:
         if name in self.faults:
             return f"{name}: {self.faults[name].reason}"
-        return f"{name}: {self.checks[name].result.reason or 'down'}"
+        reason = self.checks[name].result.reason or "down"
+        # A file's name may hold what UTF-8 has no bytes for.
+        return f"{name}: {reason}".encode(errors="backslashreplace").decode()
 
     def _closed(self) -> list[str]:
         is_open, reason = self.gate

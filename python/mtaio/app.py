@@ -47,7 +47,8 @@ class Application(Lifecycle):
         grace_period: Seconds, above 0, for the whole stop.
 
     An application belongs to one event loop and lives once. Only
-    `request_stop` may be called from other threads and from signal handlers.
+    `request_stop` and `request_reload` may be called from other threads and from
+    signal handlers.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Application(Lifecycle):
             try:
                 return await self._within(timeout, self._limited(work, tokens, timeout))
             except Exception as error:
-                await self.error_handler.handle_error(error)
+                await self._reports.hand_over(error)
                 raise
 
     def asgi(self, inner: AsgiApp) -> Mounted:

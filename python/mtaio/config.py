@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from . import _rust
 from .exceptions import SettingsError
 
-__all__ = ("PREFIX", "Settings", "Variable", "as_markdown", "variables")
+__all__ = ("PREFIX", "Settings", "Variable", "as_markdown", "origins", "variables")
 
 PREFIX = "MTAIO_"
 
@@ -168,7 +168,9 @@ class Settings:
         Raises:
             SettingsError: Something is wrong; `faults` has one sentence for each.
         """
-        source, faults = _sources(os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        from_file, faults = _settings_file(environ)
+        source = ChainMap(dict(environ), from_file)
         values: dict[str, Any] = {}
         for each in fields(cls):
             try:
@@ -196,6 +198,21 @@ def variables() -> tuple[Variable, ...]:
     )
 
 
+def origins(environ: Mapping[str, str]) -> list[tuple[Variable, str, str]]:
+    """Each variable, its text, and what sets it: `environment`, a file, `default`."""
+    from_file, _ = _settings_file(environ)
+    file = environ.get(PREFIX + "SETTINGS_FILE", "")
+    found = []
+    for variable in variables():
+        if (text := environ.get(variable.name)) is not None:
+            found.append((variable, text, "environment"))
+        elif (text := from_file.get(variable.name)) is not None:
+            found.append((variable, text, file))
+        else:
+            found.append((variable, str(variable.default), "default"))
+    return found
+
+
 def as_markdown() -> str:
     """The table that `.ci/settings.py` writes into the docs, one row a variable."""
     rows = [
@@ -210,15 +227,15 @@ def _variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _sources(environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
-    """The environment before the settings file, and the faults of the file."""
+def _settings_file(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the settings file sets, and the faults of the file."""
     path = environ.get(PREFIX + "SETTINGS_FILE")
     if not path:
-        return environ, []
+        return {}, []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        return environ, [f"{PREFIX}SETTINGS_FILE must name a readable file: {error}"]
+        return {}, [f"{PREFIX}SETTINGS_FILE must name a readable file: {error}"]
     known = {variable.name for variable in variables()}
     values: dict[str, str] = {}
     faults: list[str] = []
@@ -226,10 +243,13 @@ def _sources(environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
         name, is_pair, value = (part.strip() for part in line.partition("="))
         if not name or name.startswith("#"):
             continue
-        if not is_pair or name not in known:
-            faults.append(f"{path}:{number} must set a known variable, got {line!r}")
-        values[name] = value.strip("\"'")
-    return ChainMap(dict(environ), values), faults
+        if is_pair and name in known:
+            values[name] = value.strip("\"'")
+            continue
+        # The name alone: other services' secrets may stand in the file.
+        got = repr(name) if is_pair else "a line without ="
+        faults.append(f"{path}:{number} must set a known variable, got {got}")
+    return values, faults
 
 
 def _read(setting: "Field[Any]", source: Mapping[str, str]) -> object:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,7 +23,7 @@ from ._states import Kind, Result, Status, refuse_circle
 from ._verdict import Fault, Verdict
 from .events import EventEmitter
 from .exceptions import HealthError
-from .monitoring import ProbeServer, ResourceMonitor
+from .monitoring import MetricsSource, ProbeServer, ResourceMonitor
 
 __all__ = (
     "HealthMonitor",
@@ -46,23 +46,29 @@ F = TypeVar("F", bound=CheckFunction)
 # many processes don't strike one dependency in step.
 _JITTER = 0.1
 
+# An alert ends at this part of its threshold, so that a figure that wavers about
+# it gives one alert.
+_CLEARED_AT = 0.9
+
 
 class HealthMonitor:
     """Watches the machine's figures and runs checks; says how the service is.
 
     Two events go out on `emitter`. `health_alert`, data `{"metric", "value",
-    "threshold"}`: a figure crossed its threshold, or a check went down that no
-    other failing check explains (then `metric` is the check's name, `value` the
-    reason and `threshold` the status `"healthy"`). `health_changed`, data
-    `{"check", "previous", "status", "reason"}`: a check, or with `check` None
-    the whole, changed its status.
+    "threshold"}`: a figure crossed its threshold, or a check is down that no
+    failing check below it explains; those are looked at first. Then `metric` is
+    the check's name, `value` the reason and `threshold` the status `"healthy"`.
+    `health_changed`, data `{"check", "previous", "status", "reason"}`: a check,
+    or with `check` None the whole, changed its status.
 
     Args:
         monitor: Gives the figures; started and stopped with this object.
         emitter: Carries the events.
-        probes: Are told of every change; start and stop them yourself, around
-            this object, so that they answer from the first to the last moment.
-        cpu_threshold: Percent of CPU use, above 0, that degrades the service.
+        probes: Are told of every change, and serve the monitor's figures; start
+            and stop them yourself, around this object, so that they answer from
+            the first to the last moment.
+        cpu_threshold: Percent of CPU use, above 0, that degrades the service
+            until it is at nine tenths of that.
         memory_threshold: Percent of memory use, above 0, likewise.
         clock: Monotonic seconds; by default `time.monotonic`.
 
@@ -93,8 +99,9 @@ class HealthMonitor:
         self._since = self._clock()
         self._version = 0
         self._running = False
+        self._source: MetricsSource | None = None
         self._schedules: dict[str, asyncio.Task[None]] = {}
-        self._emits: set[asyncio.Task[Any]] = set()
+        self._telling: set[asyncio.Task[Any]] = set()
         self.monitor.on_threshold_exceeded(self._exceeded)
         self.monitor.on_threshold_cleared(self._cleared)
 
@@ -172,9 +179,14 @@ class HealthMonitor:
                     f"depends_on of {check.name} must name checks, got {missing}"
                 )
         for metric, value in self._thresholds.items():
-            self.monitor.set_threshold(metric, value)
+            # Armed anew, so one that was exceeded before will not be cleared.
+            self._verdict.alerts.pop(metric, None)
+            self.monitor.set_threshold(metric, value, clear=_CLEARED_AT * value)
         await self.monitor.start()
         self._running = True
+        if self.probes is not None:
+            self._source = self.monitor.source
+            self.probes.add_source(self._source)
         for check in self._checks.values():
             self._schedule(check)
         self._judge("started")
@@ -191,16 +203,19 @@ class HealthMonitor:
         for check in self._checks.values():
             check.cancel()
         await self.monitor.stop()
-        if self._emits:
-            await asyncio.wait(self._emits, timeout=1.0)
-        for emit in self._emits:
-            emit.cancel()
+        if self.probes is not None and self._source is not None:
+            self.probes.remove_source(self._source)
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=1.0)
+        for task in self._telling:
+            task.cancel()
 
     async def run_check(self, name: str) -> Result:
         """Run one check now, or give its result again if that is fresh.
 
         Raises:
-            HealthError: There is no such check.
+            HealthError: There is no such check, or the monitor was stopped
+                before it had ended.
         """
         if name not in self._checks:
             known = ", ".join(self._checks) or "none"
@@ -251,6 +266,11 @@ class HealthMonitor:
         """True from when every critical startup check was up once: `/startupz`."""
         return self._verdict.started
 
+    @property
+    def status(self) -> Status:
+        """Of the whole: the worst of checks and faults, degraded by an alert."""
+        return self._status
+
     def statuses(self) -> dict[str, Status]:
         """The damped status of every check and fault, by name."""
         return {n: s.status for n, s in self._verdict.standings().items()}
@@ -266,7 +286,13 @@ class HealthMonitor:
             `started`: what the probes say. `reason`: why it is not healthy.
             `since`: seconds since the status changed. `alerts`: the figures beyond
             their thresholds. `checks`: by name, each with `status`, `kind`,
-            `critical`, `reason`, `causes` and `since`.
+            `critical`, `reason`, `causes` and `since`. `faults`: by name, each
+            with `reason` and `critical`.
+
+            `/healthz` has all but the figures, as of `published_at` (Unix time).
+
+        Raises:
+            HealthError: The monitor was stopped before the checks had ended.
         """
         on_demand = [c.name for c in self._checks.values() if c.interval is None]
         await asyncio.gather(*(self.run_check(name) for name in on_demand))
@@ -322,13 +348,33 @@ class HealthMonitor:
         previous = check.damper.status
         changed = check.take(result)
         self._publish()
+        if check.damper.status is Status.UNHEALTHY and not check.alerted:
+            self._look_for_its_cause(check)
         if not changed:
             return
         status = check.damper.status
         self._tell_change(check.name, previous, status, result.reason)
-        if status is Status.UNHEALTHY and self._verdict.explains(check.name):
-            self._alert(check.name, result.reason, str(Status.HEALTHY))
         self._judge(f"{check.name} is {status}")
+
+    def _look_for_its_cause(self, check: Check) -> None:
+        if not check.depends_on:
+            self._alert_of(check)
+        elif not self._verdict.has_known_cause(check.name):
+            self._in_task(self._alert_unless_explained(check))
+
+    async def _alert_unless_explained(self, check: Check) -> None:
+        """Look first at what it depends on: that may not be due for long."""
+        try:
+            await asyncio.gather(*(self.run_check(name) for name in check.depends_on))
+        except HealthError:
+            return  # stopped meanwhile
+        is_down = check.damper.status is Status.UNHEALTHY
+        if is_down and not check.alerted and self._verdict.explains(check.name):
+            self._alert_of(check)
+
+    def _alert_of(self, check: Check) -> None:
+        check.alerted = True
+        self._alert(check.name, check.result.reason, str(Status.HEALTHY))
 
     async def _exceeded(self, metric: str, value: float, threshold: float) -> None:
         self._verdict.alerts[metric] = (value, threshold)
@@ -366,15 +412,20 @@ class HealthMonitor:
 
     def _emit(self, event: str, data: dict[str, Any]) -> None:
         # In a task: a listener that takes its time must not hold up a check.
-        emit = asyncio.create_task(self.emitter.emit(event, data))
-        self._emits.add(emit)
-        emit.add_done_callback(self._emits.discard)
+        self._in_task(self.emitter.emit(event, data))
+
+    def _in_task(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _publish(self) -> None:
         """Tell the probes; again if a signal handler told them newer state amid."""
         while self.probes is not None:
             version = self._version
             document = self._verdict.document(self._clock(), self._since)
+            # Read later, so ages in it need a date.
+            document["published_at"] = time.time()
             self.probes.publish(**self._verdict.verdicts(), health=document)
             if version == self._version:
                 return

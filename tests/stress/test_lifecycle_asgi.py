@@ -15,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 UVICORN = ["-m", "uvicorn", "asgi_child:mounted", "--log-level", "warning"]
+HYPERCORN = ["-m", "hypercorn", "asgi_child:mounted", "--graceful-timeout", "20"]
 GUNICORN = ["-m", "gunicorn", "--preload", "--workers", "2", "--worker-class", "asgi"]
 GUNICORN += ["--graceful-timeout", "20", "--log-level", "warning", "asgi_child:mounted"]
 
@@ -57,6 +58,7 @@ def serve(arguments, listener):
     [
         # uvicorn ends by the signal it was stopped by, as a shell expects.
         pytest.param(UVICORN, ["--fd", "{}"], {0, -signal.SIGTERM}, id="uvicorn"),
+        pytest.param(HYPERCORN, ["--bind", "fd://{}"], {0}, id="hypercorn"),
         pytest.param(GUNICORN, ["--bind", "fd://{}"], {0}, id="gunicorn-preload"),
     ],
 )

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio import _snapshot
@@ -16,6 +16,8 @@ from mtaio.exceptions import CacheSerializationError
 PLAIN = st.one_of(st.text(), st.binary(), st.integers())
 
 
+# Each writes a file for good (fsync): as long as the disk takes.
+@settings(deadline=None, max_examples=50)
 @given(records=st.dictionaries(PLAIN, PLAIN), left=st.floats(0.001, 1e9))
 def test_plain_keys_and_values_come_back_as_they_were(tmp_path_factory, records, left):
     path = tmp_path_factory.getbasetemp() / "plain"

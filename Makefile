@@ -78,4 +78,5 @@ $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.installed benches/requirements.txt
 	$(BIN)/python -m pip install --quiet -r benches/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/mtaio-0.1.0 mtaio==0.1.0
 	touch $@

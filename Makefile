@@ -12,9 +12,9 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 
 .PHONY: run test test-rust test-python lint bench check clean develop format
 
-# Start the deployment example on this machine; Ctrl-C stops it.
+# Start the demo: a service under load, and a page that shows it; Ctrl-C stops it.
 run: $(VENV)/.installed
-	$(BIN)/python -m examples.deployment
+	$(BIN)/python -m mtaio demo
 
 test: test-rust test-python
 
@@ -24,6 +24,7 @@ test-rust: $(VENV)/.ready
 
 # Runs against the installed wheel: `python/` is not on the path.
 test-python: $(VENV)/.installed
+	.ci/browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -77,4 +78,5 @@ $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.installed benches/requirements.txt
 	$(BIN)/python -m pip install --quiet -r benches/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/mtaio-0.1.0 mtaio==0.1.0
 	touch $@

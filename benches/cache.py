@@ -3,8 +3,8 @@
 `python benches/cache.py [row ...]` with rows from: calls traffic policies bytes gc
 expiry flight growth await. Without any, all. Stalls are told in CPU time of the
 thread, so that a busy machine adds none. Peers that are not installed are left out;
-`--old PATH` is where mtaio 0.1.0 was unpacked (`pip install --target PATH
-mtaio==0.1.0`). Sizes are cut to a quarter by `--quick`.
+`--old PATH` is where mtaio 0.1.0 was unpacked, by default where `make bench` does.
+Sizes are cut to a quarter by `--quick`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
+import previous
 import traces
 from measure import per_call, rows
 from mtaio.cache import EvictionPolicy, TTLCache
@@ -380,6 +381,10 @@ def awaited(old: str | None) -> None:
     rows("await cache.get(key)", ("cache", "time", "ours is faster by"), lines)
 
 
+def _unpacked() -> str | None:
+    return str(previous.FOLDER) if previous.FOLDER.is_dir() else None
+
+
 ROWS = {
     "calls": (calls, 100_000),
     "traffic": (traffic, 100_000),
@@ -396,7 +401,7 @@ def main() -> None:
     """Print the rows asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("row", nargs="*", choices=[*ROWS, "await", []])
-    parser.add_argument("--old", help="folder with mtaio 0.1.0")
+    parser.add_argument("--old", help="folder with mtaio 0.1.0", default=_unpacked())
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     chosen = asked.row or [*ROWS, "await"]

@@ -6,7 +6,8 @@
 //! errors.
 //!
 //! `unsafe` is denied but in: `bindings::clock` and `bindings::alarm` (reading
-//! the clock, timer descriptors), `bindings::worker` (a queue left behind by a
+//! the clock, timer descriptors), `bindings::hot` (methods without `PyO3`'s
+//! wrapper), `bindings::worker` (a queue left behind by a
 //! fork), `bindings::cache::key` (type checks of a key), `metrics::system`
 //! (getrusage, statvfs), `probe::dump` and `probe::thread` (signals, sockets
 //! and state over a fork), and in `log` `mapping`, `ring`, `storage`, `lives`,

@@ -10,6 +10,7 @@ mod cache;
 pub(crate) mod clock;
 pub(crate) mod errors;
 pub(crate) mod family;
+mod hot;
 pub(crate) mod keyed;
 pub(crate) mod log;
 mod log_direct;

@@ -1,5 +1,7 @@
 """The demo's own side: who may ask what, and what each button does."""
 
+import asyncio
+import contextlib
 import re
 import sys
 import threading
@@ -7,8 +9,12 @@ import threading
 import pytest
 
 from demo_process import Demo, exchange, request, wait_for
+from mtaio._demo import http
+from mtaio._demo.command import demo_settings
 from mtaio._demo.journal import MOST_ENTRIES, Journal
+from mtaio._demo.page import reachable
 from mtaio.app import ExitCode
+from mtaio.monitoring import ProbeServer
 
 HELD_BY_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -371,6 +377,103 @@ def test_a_stop_is_asked_for_while_the_loop_is_blocked(tmp_path):
         assert demo.metric("mtaio_watchdog_stalled") == 1
         demo.rest()
         assert demo.process.returncode == ExitCode.CLEAN
+
+
+# The parts
+
+
+@pytest.mark.parametrize(
+    ("environ", "delay"),
+    [
+        ({}, 2.0),
+        ({"MTAIO_DRAIN_DELAY": "0"}, 0.0),
+        ({"MTAIO_DRAIN_DELAY": "7"}, 7.0),
+        ({"MTAIO_GRACE_PERIOD": "1"}, 0.5),
+        ({"MTAIO_SETTINGS_FILE": "{file}"}, 4.0),
+    ],
+)
+def test_a_drain_lasts_long_enough_to_be_seen_unless_told(tmp_path, environ, delay):
+    file = tmp_path / "settings"
+    file.write_text("MTAIO_DRAIN_DELAY=4\n")
+
+    given = {name: value.format(file=file) for name, value in environ.items()}
+
+    assert demo_settings(given).drain_delay == delay
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://localhost:80"),
+        ("::1", "http://localhost:80"),
+        ("10.1.2.3", "http://10.1.2.3:80"),
+    ],
+)
+def test_a_browser_is_told_an_address_that_it_can_ask(host, url):
+    assert reachable(ProbeServer(host, 80)) == url
+
+
+async def fine(request):
+    return http.Response(200, request.path.encode())
+
+
+@pytest.fixture
+async def serving():
+    """Starts servers; the demo itself runs them on a loop that Windows' isn't."""
+    if sys.platform == "win32":
+        pytest.skip("the default loop can't watch a socket")
+    servers = []
+
+    async def serve(handler):
+        server = http.Server(handler)
+        await server.start()
+        servers.append(server)
+        return lambda: asyncio.open_connection(http.HOST, server.port)
+
+    yield serve
+    for server in servers:
+        await server.stop()
+
+
+async def test_a_server_holds_no_more_connections_than_it_may(serving, monkeypatch):
+    monkeypatch.setattr(http, "MOST_CONNECTIONS", 2)
+    connect = await serving(fine)
+    first, second, third = [await connect() for _ in range(3)]
+
+    with contextlib.suppress(ConnectionError):
+        assert await third[0].read() == b""
+
+    assert (await http.ask(*first, "/1")).body == b"/1"
+    assert (await http.ask(*second, "/2")).body == b"/2"
+    for _, writer in (first, second, third):
+        writer.close()
+
+
+async def test_a_server_waits_for_nobody_for_ever(serving, monkeypatch):
+    monkeypatch.setattr(http, "SLOWEST_REQUEST", 0.05)
+    connect = await serving(fine)
+    for sent in (b"", b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nbody"):
+        reader, writer = await connect()
+        writer.write(sent)
+
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_handler_that_fails_is_an_answer_and_in_the_log(serving, caplog):
+    async def handler(request):
+        if request.path == "/broken":
+            raise ZeroDivisionError
+        return http.Response(200)
+
+    reader, writer = await (await serving(handler))()
+
+    assert (await http.ask(reader, writer, "/broken")).status == 500
+    assert (await http.ask(reader, writer, "/")).status == 200
+    assert "GET /broken could not be answered" in caplog.text
+    writer.close()
 
 
 def test_a_journal_keeps_the_newest_and_loses_none_of_several_threads():

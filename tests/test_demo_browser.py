@@ -202,6 +202,7 @@ def test_the_drain_fails_readiness_first_and_loses_no_request(visit, tmp_path):
         expect(page.locator("#livez strong")).to_have_text("200")
         expect(event(page, "slow request 5 answered .* while stopping")).to_be_visible()
         expect(page.locator("#ended")).to_contain_text("Exit code 0")
+        expect(page.locator("#livez strong")).to_have_text("no answer")
         expect(page.get_by_role("button", name="Block the loop")).to_be_disabled()
         assert demo.process.wait(PATIENCE) == ExitCode.CLEAN
     # Nobody listens any more, and the browser says so.

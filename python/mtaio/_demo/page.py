@@ -82,7 +82,7 @@ class Page:
         """Serve from now on. Call it on the loop that troubles are to be made on."""
         self._deployment = deployment
         self._trouble = Trouble(deployment)
-        self._probes = _reachable(deployment.probes)
+        self._probes = reachable(deployment.probes)
         self._begun = time.monotonic()
         # A daemon: whatever happens, it can't keep the process from ending.
         self._thread = threading.Thread(
@@ -250,7 +250,7 @@ def families(deployment: Deployment) -> Iterator[MetricFamily]:
         yield MetricFamily("gauge", f"mtaio_demo_{name}", text, value)
 
 
-def _reachable(probes: ProbeServer) -> str:
+def reachable(probes: ProbeServer) -> str:
     """Where a browser on this machine finds running probes.
 
     A content security policy can't name an IPv6 address, hence the names.

@@ -25,17 +25,20 @@ async function get(url, options = {}) {
 
 // The three that are asked: the loop, a Python thread, the native thread.
 
-const loop = new Lane("loop", () => get(`${state.service}/items/1`, { mode: "no-cors" }));
+const loop = new Lane(() => get(`${state.service}/items/1`, { mode: "no-cors" }));
 
-const thread = new Lane("thread", async () => {
+const thread = new Lane(async () => {
   state = await (await get(`/state?after=${seen}`)).json();
   take(state);
 });
 
-const probes = new Lane("probes", async () => {
-  const answers = {};
-  for (const name of PROBES) answers[name] = await probe(name);
-  showProbes(answers);
+const probes = new Lane(async () => {
+  const answers = Object.fromEntries(PROBES.map((name) => [name, { status: 0, notes: "", ms: 0 }]));
+  try {
+    for (const name of PROBES) answers[name] = await probe(name);
+  } finally {
+    showProbes(answers);
+  }
 });
 
 async function probe(name) {

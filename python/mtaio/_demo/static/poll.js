@@ -15,8 +15,7 @@ export async function forever(period, work) {
 /** Somebody who is asked for ever: what was answered, and how long it took. */
 export class Lane {
   /** `ask` resolves when there is an answer, and throws when there is none. */
-  constructor(name, ask, kept = 60) {
-    this.name = name;
+  constructor(ask, kept = 60) {
     this.ask = ask;
     this.kept = kept;
     this.asked = []; // {begun, ended, ok}, oldest first

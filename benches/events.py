@@ -14,9 +14,8 @@ from pyee.asyncio import AsyncIOEventEmitter
 import measure
 from mtaio.events import EventEmitter
 
-# Many short rounds: what slows a round down is then seldom in one candidate alone.
-EMITS = 200
-REPEATS = 201
+EMITS = 2_000
+REPEATS = 25
 
 
 def candidates(count):

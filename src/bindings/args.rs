@@ -6,7 +6,7 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyMapping, PyString};
 
 use crate::probe::Origin;
 
@@ -100,6 +100,27 @@ pub(crate) fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
         return Err(wrong_value(name, ACCEPTED, value));
     }
     Ok(given)
+}
+
+/// An iterator over what can be iterated over, such as keys.
+pub(crate) fn iterable<'py>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyIterator>> {
+    if value.hasattr("__iter__")? || value.hasattr("__getitem__")? {
+        return value.try_iter();
+    }
+    Err(wrong_type(name, "an iterable", value))
+}
+
+/// A mapping, such as keys and values.
+pub(crate) fn mapping<'a, 'py>(
+    name: &str,
+    value: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyMapping>> {
+    value
+        .cast()
+        .map_err(|_| wrong_type(name, "a mapping", value))
 }
 
 /// The origin of web pages, as browsers spell it.

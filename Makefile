@@ -10,11 +10,11 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
-.PHONY: run test test-rust test-python lint bench check clean develop format
+.PHONY: run test test-rust test-python lint bench check clean develop format fuzz
 
-# Start the deployment example on this machine; Ctrl-C stops it.
+# Start the demo: a service under load, and a page that shows it; Ctrl-C stops it.
 run: $(VENV)/.installed
-	$(BIN)/python -m examples.deployment
+	$(BIN)/python -m mtaio demo
 
 test: test-rust test-python
 
@@ -24,6 +24,7 @@ test-rust: $(VENV)/.ready
 
 # Runs against the installed wheel: `python/` is not on the path.
 test-python: $(VENV)/.installed
+	.ci/browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -45,6 +46,13 @@ check: lint test
 bench: $(VENV)/.bench
 	cargo bench --locked --no-default-features
 	$(BIN)/python benches/compare.py
+
+# Random damage for what reads foreign bytes, SECONDS for each target.
+SECONDS ?= 60
+fuzz:
+	cd tests/fuzz && for target in targets/*.rs; do \
+		cargo run --release --target host-tuple --bin $$(basename $$target .rs) \
+			-- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; done
 
 format: $(VENV)/.ready
 	cargo fmt
@@ -77,4 +85,5 @@ $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.installed benches/requirements.txt
 	$(BIN)/python -m pip install --quiet -r benches/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/mtaio-0.1.0 mtaio==0.1.0
 	touch $@

@@ -37,13 +37,15 @@ use policy::Order;
 use probe::Lookup;
 use shard::Shard;
 
-/// Entries of a full shard: what fills a table of 2^16 places to hashbrown's
-/// 7/8. One shard up to here keeps bound and policy exact; its table doubles in
-/// under a millisecond.
-const LARGEST_SHARD: usize = 57_344;
+/// Entries of a full shard: just under 0.8 of a table of 2^16 places, so that it
+/// has room for the marks of many removals. One shard up to here keeps bound and
+/// policy exact; its table doubles in under a millisecond.
+const LARGEST_SHARD: usize = 52_000;
 /// Shards of a cache without a bound: ten million entries still make tables
 /// that double in milliseconds.
 const UNBOUNDED_SHARDS: usize = 64;
+/// More shards than this only cost memory: an empty one takes about 300 bytes.
+pub const MOST_SHARDS: usize = 4096;
 
 /// What a cache is made of.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +67,7 @@ impl Bounds {
         let chosen = match (self.max_weight, self.max_size) {
             (Some(_), _) => return 1,
             (None, None) => return self.shards.unwrap_or(UNBOUNDED_SHARDS),
-            (None, Some(size)) => size.div_ceil(LARGEST_SHARD),
+            (None, Some(size)) => size.div_ceil(LARGEST_SHARD).min(MOST_SHARDS),
         };
         let most = self.max_size.unwrap_or(1);
         self.shards.unwrap_or(chosen).clamp(1, most)
@@ -127,6 +129,31 @@ impl<K, V> Cache<K, V> {
         read: impl FnOnce(&V) -> R,
     ) -> Result<Read<K, V, R>, P::Error> {
         self.at(fold(hash), probe, |shard, slot| shard.get(slot, now, read))
+    }
+
+    /// As `get` where the answer needs neither foreign equality nor an entry to
+    /// leave; else `None`, and nothing was done or counted.
+    #[inline]
+    pub fn get_at_once<P: Probe<K>, R>(
+        &self,
+        hash: u64,
+        probe: &P,
+        now: impl FnOnce() -> u64,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<Read<K, V, R>> {
+        let hash = fold(hash);
+        let mut shard = self.shard_of(hash).lock();
+        let unsure = match shard.find(hash, probe, &[]) {
+            Lookup::Found(slot) => return shard.hit(slot, now, read).ok().map(Read::Hit),
+            Lookup::Absent => {
+                shard.counters.misses += 1;
+                return Some(Read::Miss);
+            }
+            Lookup::Unsure(key) => key,
+        };
+        drop(shard);
+        drop(unsure);
+        None
     }
 
     /// As `get`, and the value past its deadline too while its grace lasts.

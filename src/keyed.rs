@@ -74,11 +74,16 @@ struct Shard<K> {
 }
 
 impl<K> Shard<K> {
-    fn find(&self, hash: u64, seek: &mut impl Seek<K>) -> Result<Option<usize>, Unsure> {
+    #[inline]
+    fn find(
+        &self,
+        hash: u64,
+        mut same: impl FnMut(&K) -> Option<bool>,
+    ) -> Result<Option<usize>, Unsure> {
         for index in self.table.iter_hash_buckets(hash) {
             if let Some(entry) = self.table.get_bucket(index)
                 && entry.hash == hash
-                && seek.same(&entry.key).ok_or(Unsure)?
+                && same(&entry.key).ok_or(Unsure)?
             {
                 return Ok(Some(index));
             }
@@ -207,7 +212,7 @@ impl<K> KeyedBuckets<K> {
     ) -> Result<Taken, Unsure> {
         let reading = self.reading(now);
         let mut shard = self.shard(hash).lock();
-        let taken = match shard.find(hash, seek)? {
+        let taken = match shard.find(hash, |key| seek.same(key))? {
             Some(index) => self.take(shard.word(index), tokens, reading),
             None => self.take_new(&mut shard, hash, seek, (tokens, reading), dropped),
         };
@@ -218,6 +223,31 @@ impl<K> KeyedBuckets<K> {
             Taken::Short | Taken::Held => {}
         }
         Ok(taken)
+    }
+
+    /// As `try_take` where the key is remembered and nobody waits for it. None
+    /// where that is not so, or `same` can't tell: then nothing was done.
+    ///
+    /// Neither keeps nor drops a key.
+    #[inline]
+    pub fn try_take_known(
+        &self,
+        hash: u64,
+        same: impl FnMut(&K) -> Option<bool>,
+        tokens: u64,
+        now: u64,
+    ) -> Option<Taken> {
+        let reading = self.reading(now);
+        let mut shard = self.shard(hash).lock();
+        let index = shard.find(hash, same).ok()??;
+        let taken = self.take(shard.word(index), tokens, reading);
+        drop(shard);
+        match taken {
+            Taken::Granted => _ = self.granted.fetch_add(tokens, Ordering::Relaxed),
+            Taken::Short => {}
+            Taken::Held | Taken::Crowded => return None,
+        }
+        Some(taken)
     }
 
     /// Take at once, or stand in the key's line. None: no room for the key.
@@ -231,7 +261,7 @@ impl<K> KeyedBuckets<K> {
         let reading = self.reading(ask.now);
         let mut lines = self.lines.lock();
         let mut shard = self.shard(hash).lock();
-        let Some(index) = shard.find(hash, seek)? else {
+        let Some(index) = shard.find(hash, |key| seek.same(key))? else {
             let taken = self.take_new(&mut shard, hash, seek, (ask.tokens, reading), dropped);
             if taken != Taken::Granted {
                 return Ok(None);
@@ -262,7 +292,10 @@ impl<K> KeyedBuckets<K> {
         let mut lines = self.lines.lock();
         let mut shard = self.shard(hash).lock();
         Ok(
-            match shard.find(hash, seek)?.map(|index| *shard.word(index)) {
+            match shard
+                .find(hash, |key| seek.same(key))?
+                .map(|index| *shard.word(index))
+            {
                 None => 0,
                 Some(held) if held & HELD != 0 => lines.wait_ns(held & !HELD, tokens, now),
                 Some(full_at) => {
@@ -285,7 +318,7 @@ impl<K> KeyedBuckets<K> {
         let mut lines = self.lines.lock();
         let mut shard = self.shard(hash).lock();
         // A key that is not there was full again: nothing is owed.
-        if let Some(index) = shard.find(hash, seek)? {
+        if let Some(index) = shard.find(hash, |key| seek.same(key))? {
             let word = shard.word(index);
             if *word & HELD != 0 {
                 let id = *word & !HELD;

@@ -8,6 +8,9 @@ use crate::bucket::{Quota, Refused, TokenBucket};
 use crate::line::{Grant, Left, Line};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
+/// Longest wait on the processor for one grant.
+pub const MOST_SPIN_NS: u64 = 150_000;
+
 /// What `join` came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
@@ -187,19 +190,32 @@ impl Limiter {
         Some(own.min(head.saturating_add(PATIENCE_NS)))
     }
 
-    /// Nanoseconds until the head of the line is due, where each microsecond of
-    /// lateness is lost for the rate: the head takes nearly the whole burst, so
-    /// the bucket is full soon after. None where lateness costs little.
+    /// Whether each microsecond of lateness is lost for the rate: the head takes
+    /// nearly the whole burst, so the bucket is full soon after it is due.
     #[must_use]
-    pub fn tight_ns(&self, now: u64) -> Option<u64> {
+    pub fn is_tight(&self) -> bool {
+        let head = self.line.lock().head();
+        head.is_some_and(|head| self.is_tight_for(head))
+    }
+
+    fn is_tight_for(&self, head: u64) -> bool {
         /// With this much room in the bucket, a timer is never too late...
         const ROOM_NS: u64 = 1_000_000;
         /// ...and with this much time per grant, it costs under 0.2 %.
         const RARE_NS: u64 = 50_000_000;
-        let head = self.line.lock().head()?;
         let room = self.quota().refill_ns(self.quota().burst() - head);
-        let tight = room < ROOM_NS && self.quota().refill_ns(head) < RARE_NS;
-        tight.then(|| self.bucket.wait_ns(u128::from(head), now))
+        room < ROOM_NS && self.quota().refill_ns(head) < RARE_NS
+    }
+
+    /// Nanoseconds to wait on the processor until the head of the line is due,
+    /// for who was woken a moment early. None where lateness costs little, and
+    /// where it is more than `MOST_SPIN_NS` or half the time between two grants.
+    #[must_use]
+    pub fn spin_ns(&self, now: u64) -> Option<u64> {
+        let head = self.line.lock().head()?;
+        let most = MOST_SPIN_NS.min(self.quota().refill_ns(head) / 2);
+        let wait = self.bucket.wait_ns(u128::from(head), now);
+        (self.is_tight_for(head) && wait <= most).then_some(wait)
     }
 
     /// How long to gather grants that come faster than a loop turns, where the
@@ -260,3 +276,6 @@ impl Limiter {
         self.granted.fetch_sub(grant.tokens, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests;

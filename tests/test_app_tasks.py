@@ -181,7 +181,15 @@ def test_a_reload_calls_every_callback_and_tells_of_one_that_raises():
 
 
 async def test_a_reload_reopens_the_logs(tmp_path):
-    handler = AsyncFileHandler(tmp_path / "app.log")
+    reopened = []
+
+    class Log(AsyncFileHandler):
+        # Counted, for at the next record it would see by itself.
+        def reopen(self):
+            reopened.append(self)
+            super().reopen()
+
+    handler = Log(tmp_path / "app.log")
     logger = logging.getLogger("mtaio.tests.reload")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -197,6 +205,7 @@ async def test_a_reload_reopens_the_logs(tmp_path):
         logger.removeHandler(handler)
         await handler.aclose()
 
+    assert reopened == [handler]
     assert (tmp_path / "moved.log").read_text() == "before\n"
     assert (tmp_path / "app.log").read_text() == "after\n"
 

@@ -337,6 +337,7 @@ def test_a_bad_ttl_is_an_error_everywhere(seconds):
         lambda: cache.add_nowait("new", 2, seconds),
         lambda: cache.touch_nowait("key", seconds),
         lambda: cache.set_many_nowait({"key": 2}, seconds),
+        lambda: cache.set_many_nowait({}, seconds),
         lambda: cache.cached(ttl=seconds),
         lambda: asyncio.run(cache.get_or_set("key", int, seconds)),
     ]
@@ -353,6 +354,30 @@ def test_a_bad_bound_is_an_error(name, value):
 
     with pytest.raises((TypeError, ValueError), match=rf"{name} must be an int >= 1"):
         TTLCache[int](**{name: value}, **options)
+
+
+@pytest.mark.parametrize("size", [10**12, 2**63, 2**64 - 1])
+def test_a_bound_beyond_all_memory_costs_none(size):
+    cache = TTLCache[int](max_size=size)
+
+    cache.set_nowait("key", 1)
+
+    assert cache.get_nowait("key") == 1
+    assert cache._shards <= 4096
+    with pytest.raises(ValueError, match="shards must be an int from 1 to 4096"):
+        TTLCache[int](shards=size)
+
+
+@pytest.mark.parametrize("items", [[("a", 1)], 1, None, "text"])
+def test_many_items_must_be_a_mapping(items):
+    with pytest.raises(TypeError, match="items must be a mapping"):
+        TTLCache[int]().set_many_nowait(items)
+
+
+@pytest.mark.parametrize("method", ["get_many_nowait", "delete_many_nowait"])
+def test_many_keys_must_be_iterable(method):
+    with pytest.raises(TypeError, match="keys must be an iterable, got 5"):
+        getattr(TTLCache[int](), method)(5)
 
 
 @pytest.mark.parametrize("kind", [TTLLRUCache, TTLLFUCache, TTLFIFOCache])

@@ -3,7 +3,11 @@
 import asyncio
 import gc
 import inspect
+import os
+import signal
 import threading
+import traceback
+import weakref
 
 import pytest
 
@@ -114,6 +118,57 @@ async def test_an_error_reaches_all_who_waited_and_is_not_cached():
     factory.error = None
     assert await cache.get_or_set("key", factory) == 2
     assert (cache.stats().loads, cache.stats().load_errors) == (2, 1)
+
+
+class Outcome(BaseException):
+    """No `Exception`, as what test runners and other loops raise."""
+
+
+async def test_an_error_that_is_no_exception_reaches_all_who_waited_too():
+    cache, factory = TTLCache[int](), Factory(error=Outcome())
+    tasks = waiting(cache, factory, 3)
+    await turns()
+    factory.gate.set()
+
+    done, pending = await asyncio.wait(tasks, timeout=5)
+
+    assert not pending
+    assert [task.exception() for task in done] == [factory.error] * 3
+    assert factory.calls == 1
+
+
+async def test_a_shared_errors_traceback_does_not_grow_with_who_waits():
+    async def lines(waiters):
+        cache, factory = TTLCache[int](), Factory(error=LookupError())
+        tasks = waiting(cache, factory, waiters)
+        await turns()
+        factory.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return len(traceback.extract_tb(factory.error.__traceback__))
+
+    assert await lines(50) == await lines(1)
+
+
+async def test_a_failed_computation_is_freed_at_once():
+    class Resource:
+        """What the factory held when it failed."""
+
+    cache, alive = TTLCache[int](), []
+
+    async def factory():
+        resource = Resource()
+        alive.append(weakref.ref(resource))
+        await asyncio.sleep(0)
+        raise LookupError
+
+    gc.disable()
+    try:
+        with pytest.raises(LookupError):
+            await cache.get_or_set("key", factory)
+        await turns()
+        assert alive[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_plain_factory_and_a_plain_value_do_too():
@@ -261,10 +316,12 @@ async def test_cached_takes_a_key_and_two_functions_do_not_meet():
     assert await one("a") == "one a"
 
 
-def test_cached_wants_a_coroutine_function_and_a_callable_key():
+def test_cached_wants_a_function_and_a_callable_key():
     cache = TTLCache[int]()
-    with pytest.raises(TypeError, match="needs a coroutine function"):
-        cache.cached(len)
+    with pytest.raises(TypeError, match="cached needs a function, got 1"):
+        cache.cached(1)
+    with pytest.raises(ValueError, match="stale needs a coroutine function"):
+        cache.cached(stale=1.0)(len)
     with pytest.raises(TypeError, match="key must be callable"):
         cache.cached(key="user")
 
@@ -407,3 +464,192 @@ def test_a_loop_closed_while_another_waits_leaves_that_one_served(monkeypatch):
     loop.set_exception_handler(lambda *_: None)
     del task
     gc.collect()
+
+
+def in_blocking_threads(count, work):
+    """`work()` in `count` threads at once; what each returned or raised."""
+    results = [None] * count
+    start = threading.Barrier(count)
+
+    def run(at):
+        start.wait(30)
+        try:
+            results[at] = work()
+        except Exception as error:
+            results[at] = error
+
+    threads = [threading.Thread(target=run, args=(at,)) for at in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+def waiters_of(cache, key):
+    return len(cache._flights._flying[key]._waiters)
+
+
+def test_threads_share_one_computation_and_its_error():
+    cache = TTLCache[int]()
+    calls = []
+
+    def factory():
+        calls.append(1)
+        while waiters_of(cache, "key") < 3:
+            threading.Event().wait(0.001)
+        if len(calls) == 1:
+            raise error
+        return 7
+
+    error = LookupError("no such user")
+
+    def ask():
+        return cache.get_or_set_blocking("key", factory)
+
+    assert in_blocking_threads(4, ask) == [error] * 4
+    assert in_blocking_threads(4, ask) == [7] * 4
+    assert len(calls) == 2
+    assert cache.get_or_set_blocking("key", factory) == 7
+    assert (cache.stats().loads, cache.stats().load_errors) == (2, 1)
+
+
+@pytest.mark.parametrize("begins", ["loop", "thread"])
+def test_threads_and_loops_share_one_computation_whoever_began(begins):
+    cache = TTLCache[int]()
+    flying, gate = threading.Event(), threading.Event()
+    calls, results = [], []
+
+    def blocking():
+        calls.append(1)
+        flying.set()
+        assert gate.wait(30)
+        return 7
+
+    async def awaited():
+        return await asyncio.to_thread(blocking)
+
+    def by_thread():
+        results.append(cache.get_or_set_blocking("key", blocking))
+
+    def by_loop():
+        results.append(asyncio.run(cache.get_or_set("key", awaited)))
+
+    first, second = by_loop, by_thread
+    if begins == "thread":
+        first, second = second, first
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert flying.wait(30)
+    threads += [threading.Thread(target=second) for _ in range(3)]
+    for thread in threads[1:]:
+        thread.start()
+    while waiters_of(cache, "key") < 3:
+        threading.Event().wait(0.001)
+    gate.set()
+    for thread in threads:
+        thread.join(30)
+
+    assert results == [7] * 4
+    assert len(calls) == 1
+
+
+def test_a_thread_outlives_the_loop_that_computed_for_it(monkeypatch):
+    monkeypatch.setattr(_single_flight, "_LOOK_AFTER", 0.01)
+    cache = TTLCache[int]()
+    loop = asyncio.new_event_loop()
+    never = loop.create_future()
+    task = loop.create_task(cache.get_or_set("key", lambda: never))
+    for _ in range(3):
+        loop.run_until_complete(asyncio.sleep(0))
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(cache.get_or_set_blocking("key", lambda: 1))
+    )
+    thread.start()
+    while waiters_of(cache, "key") < 2:
+        threading.Event().wait(0.001)
+
+    loop.close()
+    thread.join(30)
+
+    assert results == [1]
+    loop.set_exception_handler(lambda *_: None)
+    del task
+    gc.collect()
+
+
+async def test_a_thread_that_would_block_the_computing_loop_is_told():
+    cache, factory = TTLCache[int](), Factory()
+    (task,) = waiting(cache, factory, 1)
+    await turns()
+
+    with pytest.raises(CacheError, match="would block the event loop"):
+        cache.get_or_set_blocking("key", lambda: 2)
+
+    factory.gate.set()
+    assert await task == 1
+
+
+def test_a_blocking_factory_that_asks_for_its_own_key_or_awaits_is_told():
+    cache = TTLCache[int]()
+
+    def own():
+        return cache.get_or_set_blocking("key", own)
+
+    async def awaited():
+        return 1
+
+    with pytest.raises(CacheError, match="asks for the very key it computes"):
+        cache.get_or_set_blocking("key", own)
+    with pytest.raises(TypeError, match="factory must not be awaitable here"):
+        cache.get_or_set_blocking("key", awaited)
+    assert cache.get_or_set_blocking("key", lambda: 3) == 3
+
+
+def test_an_interrupted_computation_is_nobodys_error():
+    cache = TTLCache[int]()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_set_blocking("key", interrupted)
+    assert cache.get_or_set_blocking("key", lambda: 1) == 1
+
+
+def test_cached_keeps_a_plain_function_plain():
+    cache = TTLCache[int]()
+    calls = []
+
+    @cache.cached(ttl=60.0)
+    def double(number: int) -> int:
+        """Twice the number."""
+        calls.append(number)
+        return 2 * number
+
+    assert in_blocking_threads(4, lambda: double(3)) == [6] * 4
+    assert double(4) == 8
+    assert calls == [3, 4]
+    assert double.__name__ == "double"
+    assert not inspect.iscoroutinefunction(double)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_a_forked_child_waits_for_no_computation_of_its_parent():
+    cache, factory = TTLCache[int](), Factory()
+    (task,) = waiting(cache, factory, 1)
+    await turns()
+
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        found = cache.get_or_set_blocking("key", lambda: 2)
+        os._exit(found)
+    _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it ends by its alarm
+    factory.gate.set()
+
+    assert os.waitstatus_to_exitcode(status) == 2
+    assert await task == 1

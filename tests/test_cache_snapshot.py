@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio import _snapshot
@@ -16,6 +16,8 @@ from mtaio.exceptions import CacheSerializationError
 PLAIN = st.one_of(st.text(), st.binary(), st.integers())
 
 
+# Each writes a file for good (fsync): as long as the disk takes.
+@settings(deadline=None, max_examples=50)
 @given(records=st.dictionaries(PLAIN, PLAIN), left=st.floats(0.001, 1e9))
 def test_plain_keys_and_values_come_back_as_they_were(tmp_path_factory, records, left):
     path = tmp_path_factory.getbasetemp() / "plain"
@@ -133,6 +135,18 @@ async def test_a_foreign_file_is_an_error(tmp_path):
         await assert_refused(path, "is not a cache snapshot")
     with pytest.raises(FileNotFoundError):
         await TTLCache[int]().load(tmp_path / "absent")
+
+
+async def test_a_decoded_key_that_is_none_changes_nothing(tmp_path):
+    path = tmp_path / "snapshot"
+    records = [("plain", 1, None), ((1, 2), 1, None)]
+    _snapshot.write(path, records, lambda item: json.dumps(item).encode(), wall=0.0)
+    cache = TTLCache[object]()
+
+    with pytest.raises(CacheSerializationError, match="unhashable type: 'list'"):
+        await cache.load(path, decode=json.loads)
+
+    assert len(cache) == 0
 
 
 @pytest.mark.parametrize("name", ["encode", "decode"])

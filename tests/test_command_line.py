@@ -56,6 +56,8 @@ def whole():
         concurrency_limiter=ConcurrencyLimiter(10),
         timeout_manager=TimeoutManager(30),
         health=health,
+        drain_delay=5,
+        grace_period=40,
     )
 """
 
@@ -165,6 +167,8 @@ def test_doctor_examines_an_application_too(service, factory, level):
     assert findings["health checks"]["level"] == level
     assert findings["probes of health"]["level"] == level
     assert findings["the application"]["level"] == level
+    assert findings["grace period"]["level"] == level
+    assert findings["drain delay"]["level"] == level
     assert findings["error handler"]["level"] == "ok"
 
 

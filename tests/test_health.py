@@ -1,6 +1,7 @@
 """HealthMonitor: checks, alerts, readiness and the guide's figures as one state."""
 
 import asyncio
+import itertools
 import math
 import time
 from types import SimpleNamespace
@@ -147,14 +148,23 @@ def test_an_alert_goes_out_at_the_threshold_and_the_status_follows():
 
 
 def test_checks_run_on_their_interval_give_or_take_a_tenth():
+    begun = []
+
     async def main():
         async with service() as health:
-            check = Answers(True)
-            health.check("db", interval=10)(check)
-            await asyncio.sleep(1000)
-            return check.runs
 
-    assert 1000 / 11 <= virtual_time.run(main()) <= 1000 / 9 + 1
+            @health.check("db", interval=10)
+            async def db():
+                begun.append(asyncio.get_running_loop().time())
+
+            await asyncio.sleep(1000)
+
+    virtual_time.run(main())
+
+    waits = [later - before for before, later in itertools.pairwise(begun)]
+    assert len(waits) >= 1000 / 11 - 1
+    assert 9 <= min(waits) < 9.9
+    assert 10.1 < max(waits) <= 11.001
 
 
 def test_a_single_failure_changes_nothing_and_a_lasting_one_does():

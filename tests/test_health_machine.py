@@ -156,7 +156,7 @@ async def do(health, model, step):
     await asyncio.sleep(2 * TIMEOUT)
 
 
-@settings(deadline=None)  # how long it takes is the machine's matter
+@settings(deadline=None, max_examples=60)  # how long it takes is the machine's matter
 @given(steps)
 def test_health_says_what_the_model_says(steps):
     async def main():

@@ -125,5 +125,18 @@ def test_a_room_imports_the_floor_its_own_and_what_it_is_over(module):
     assert imported(module) <= FLOOR | own | OVER.get(room, set())
 
 
+def test_the_demo_is_written_as_its_reader_would_write_it():
+    sources = [path.read_text("utf-8") for path in (ROOT / "_demo").glob("*.py")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    ours = {
+        node.module
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtaio")
+    }
+
+    assert "mtaio.app" in ours
+    assert ours <= {f"mtaio.{name}" for name in PUBLIC} | {"mtaio"}
+
+
 def test_every_private_module_has_an_owner():
     assert {name for name in MODULES if name.startswith("_")} <= set(OWNER)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RUST = sorted((ROOT / "src").rglob("*.rs"))
-SOURCES = [*RUST, *(ROOT / "python" / "mtaio").glob("*.py")]
+SUFFIXES = {".py", ".html", ".css", ".js"}
+PACKAGE = (ROOT / "python" / "mtaio").rglob("*")
+SOURCES = [*RUST, *(path for path in PACKAGE if path.suffix in SUFFIXES)]
 LONGEST = 500
 
 
@@ -34,6 +36,7 @@ def test_every_module_with_unsafe_is_listed_in_lib():
 
 
 def test_no_file_is_longer_than_one_reads_at_once():
-    lengths = {path.name: len(shipped(path).splitlines()) for path in SOURCES}
+    code = [path for path in SOURCES if path.name != "tests.rs"]
+    lengths = {str(path): len(shipped(path).splitlines()) for path in code}
 
     assert {name: n for name, n in lengths.items() if n > LONGEST} == {}

@@ -99,12 +99,15 @@ def test_the_wheel_holds_the_package_its_types_and_one_compiled_module(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = ROOT / "python" / "mtaio"
-    sources = {f"mtaio/{path.name}" for path in package.glob("*.py*")} - {
-        f"mtaio/{path.name}" for path in package.glob("*.pyd")
+    shipped = {".py", ".pyi", ".html", ".css", ".js", ".svg"}
+    sources = {
+        f"mtaio/{path.relative_to(package).as_posix()}"
+        for path in package.rglob("*")
+        if path.suffix in shipped
     }
     compiled = {name for name in names if re.search(r"\.(so|pyd|dylib)$", name)}
 
-    assert sources | {"mtaio/py.typed", "mtaio/_rust.pyi"} <= names
+    assert sources | {"mtaio/py.typed", "mtaio/_demo/static/index.html"} <= names
     assert len(compiled) == 1
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mtaio"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)

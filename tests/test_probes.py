@@ -435,3 +435,32 @@ async def test_a_server_starts_and_stops_again_and_again():
             socket.create_connection(("127.0.0.1", port))
     server.stop()
     await server.aclose()
+
+
+def test_one_origin_may_read_the_probes_if_told_so():
+    own = ProbeServer(allowed_origin="http://127.0.0.1:8000")
+    with_none = ProbeServer()
+    for server in (own, with_none):
+        server.start()
+
+    _, allowed, _ = request(own, "/livez")
+    _, headers, _ = request(with_none, "/livez")
+
+    assert allowed["access-control-allow-origin"] == "http://127.0.0.1:8000"
+    assert not [name for name in headers if name.startswith("access-control")]
+    own.stop()
+    with_none.stop()
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "127.0.0.1:8000", "http://a/", "http://A", "http://a:80"]
+)
+def test_what_no_browser_sends_is_no_origin(origin):
+    with pytest.raises(ValueError, match="allowed_origin must be an origin"):
+        ProbeServer(allowed_origin=origin)
+
+
+@pytest.mark.parametrize("origin", [b"http://a", 1, True])
+def test_an_origin_is_text(origin):
+    with pytest.raises(TypeError, match="allowed_origin must be non-empty text"):
+        ProbeServer(allowed_origin=origin)

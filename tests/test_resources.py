@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 import math
+import os
+import sys
 
 import pytest
 
@@ -179,6 +181,40 @@ async def test_a_waiter_cancelled_in_its_wake_up_turn_gives_its_tokens_back(cloc
     else:
         await second
         assert clock() == about(1002)
+
+
+@on_virtual_time
+async def test_tokens_granted_to_one_just_cancelled_go_to_the_next(clock):
+    limiter = RateLimiter(1, 1, clock=clock)
+    await limiter.acquire()
+    first = asyncio.create_task(limiter.acquire())
+    second = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0)
+
+    clock.advance(1.0000001)
+    first.cancel()
+    # Before its task has run: the line is served, and grants to one who is gone.
+    assert not limiter.try_acquire()
+    await second
+
+    assert clock() == about(1001)
+    assert limiter.stats().granted == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_waiters_served_or_cancelled_leave_no_descriptor_open():
+    limiter = RateLimiter(1000, 1)
+
+    async def main():
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            waiters = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiters[1].cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+        return len(os.listdir("/proc/self/fd")) - before
+
+    assert asyncio.run(main()) == 0
 
 
 @on_virtual_time

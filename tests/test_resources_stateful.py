@@ -69,8 +69,42 @@ class Model:
         return float(max(Fraction(now), full_at - self.burst * step))
 
 
+@dataclass
+class Side:
+    """A limiter and its model."""
+
+    model: Model
+    limiter: RateLimiter | KeyedRateLimiter
+    # The keyed limiter's calls are all for one key.
+    key: tuple[str, ...] = ()
+
+    def acquire(self, *arguments, **named):
+        return self.limiter.acquire(*self.key, *arguments, **named)
+
+    def attempt(self, tokens):
+        return self.limiter.try_acquire(*self.key, tokens)
+
+    def live(self):
+        """The requests that wait."""
+        return [r for r in self.model.requests if r.granted is None and not r.dead]
+
+    def waiting(self, tokens, clock):
+        """Ask for `tokens`; to be awaited by the task that asks."""
+        request = Request(clock(), tokens, asyncio.current_task())
+        self.model.requests.append(request)
+        return self._wait(request, clock)
+
+    async def _wait(self, request, clock):
+        try:
+            await self.acquire(request.tokens)
+        except asyncio.CancelledError:
+            request.dead = True
+            raise
+        request.granted = clock()
+
+
 class Limits(RuleBasedStateMachine):
-    """One limiter of a kind, its callers, and time."""
+    """Two limiters of a kind on one loop, their callers, and time."""
 
     keyed = False
 
@@ -79,55 +113,68 @@ class Limits(RuleBasedStateMachine):
         self.clock = virtual_time.VirtualClock()
         self.loop = virtual_time.VirtualTimeLoop(self.clock)
         self.refusals = []
+        self.sides = []
 
-    @initialize(rate=st.sampled_from([0.5, 3.0, 10.0, 333.0]), burst=st.integers(1, 6))
-    def make(self, rate, burst):
-        self.model = Model(rate, burst)
-        if self.keyed:
-            limiter = KeyedRateLimiter(rate, burst, clock=self.clock)
-            self.acquire = lambda *a, **k: limiter.acquire("key", *a, **k)
-            self.attempt = lambda n: limiter.try_acquire("key", n)
-        else:
-            limiter = RateLimiter(rate, burst, clock=self.clock)
-            self.acquire, self.attempt = limiter.acquire, limiter.try_acquire
-        self.limiter = limiter
+    @initialize(
+        terms=st.lists(
+            st.tuples(st.sampled_from([0.5, 3.0, 10.0, 333.0]), st.integers(1, 6)),
+            min_size=2,
+            max_size=2,
+        )
+    )
+    def make(self, terms):
+        kind, key = (KeyedRateLimiter, ("key",)) if self.keyed else (RateLimiter, ())
+        for rate, burst in terms:
+            limiter = kind(rate, burst, clock=self.clock)
+            self.sides.append(Side(Model(rate, burst), limiter, key))
 
     def turn(self, seconds=0.0):
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
     def live(self):
-        return [r for r in self.model.requests if r.granted is None and not r.dead]
+        return [request for side in self.sides for request in side.live()]
 
-    @rule(data=st.data(), turn=st.booleans())
-    def ask(self, data, turn):
-        tokens = data.draw(st.integers(1, self.model.burst))
+    @rule(data=st.data(), at=st.integers(0, 1), turn=st.booleans())
+    def ask(self, data, at, turn):
+        side = self.sides[at]
+        tokens = data.draw(st.integers(1, side.model.burst))
 
         async def one():
-            request = Request(self.clock(), tokens, asyncio.current_task())
-            self.model.requests.append(request)
-            try:
-                await self.acquire(tokens)
-            except asyncio.CancelledError:
-                request.dead = True
-                raise
-            request.granted = self.clock()
+            await side.waiting(tokens, self.clock)
 
-        self.task = self.loop.create_task(one())
+        self.loop.create_task(one())
         if turn:
             self.turn()
 
-    @rule(tokens=st.integers(1, 6), timeout=st.sampled_from([0, 0.1, 1, 5]))
-    def ask_within(self, tokens, timeout):
+    @rule(turn=st.booleans())
+    def ask_one_after_the_other(self, turn):
+        """A task that waits in both lines, where it may be cancelled in either."""
+
+        async def one():
+            for side in self.sides:
+                await side.waiting(1, self.clock)
+
+        self.loop.create_task(one())
+        if turn:
+            self.turn()
+
+    @rule(
+        at=st.integers(0, 1),
+        tokens=st.integers(1, 6),
+        timeout=st.sampled_from([0, 0.1, 1, 5]),
+    )
+    def ask_within(self, at, tokens, timeout):
         """Judged up front: exactly when the model says it can't be met."""
         self.turn()
-        tokens = min(tokens, self.model.burst)
-        wait = self.model.due(self.clock(), tokens) - self.clock()
+        side = self.sides[at]
+        tokens = min(tokens, side.model.burst)
+        wait = side.model.due(self.clock(), tokens) - self.clock()
 
         async def one():
             request = Request(self.clock(), tokens, asyncio.current_task())
             try:
-                waiting = self.acquire(tokens, timeout=timeout)
-                self.model.requests.append(request)
+                waiting = side.acquire(tokens, timeout=timeout)
+                side.model.requests.append(request)
                 await waiting
             except RateLimitError as error:
                 request.dead = True
@@ -145,20 +192,21 @@ class Limits(RuleBasedStateMachine):
         for told, true in self.refusals:
             assert told == pytest.approx(true, abs=BLUR)
 
-    @rule(tokens=st.integers(1, 6))
-    def attempt_now(self, tokens):
-        tokens = min(tokens, self.model.burst)
+    @rule(at=st.integers(0, 1), tokens=st.integers(1, 6))
+    def attempt_now(self, at, tokens):
+        side = self.sides[at]
+        tokens = min(tokens, side.model.burst)
         self.turn()
-        wait = self.model.due(self.clock(), tokens) - self.clock()
+        wait = side.model.due(self.clock(), tokens) - self.clock()
         now = self.clock()
 
-        if self.attempt(tokens):
+        if side.attempt(tokens):
             assert wait <= BLUR
-            assert not self.live(), "overtaken"
-            self.model.requests.append(Request(now, tokens, None, granted=now))
+            assert not side.live(), "overtaken"
+            side.model.requests.append(Request(now, tokens, None, granted=now))
         else:
             assert wait > -BLUR
-            if not self.live():
+            if not side.live():
                 assert wait > 0 or wait == pytest.approx(0, abs=BLUR)
 
     @rule(seconds=st.sampled_from([1e-6, 0.003, 0.1, 0.5, 1.0, 2.0, 7.0]))
@@ -173,41 +221,44 @@ class Limits(RuleBasedStateMachine):
             self.turn()
 
     @precondition(lambda self: self.live())
-    @rule()
-    def cancel_in_the_wake_up_turn(self):
+    @rule(data=st.data())
+    def cancel_in_the_wake_up_turn(self, data):
         """Just as the head is granted: before its task has run on."""
         self.turn()
         timers = [h.when() for h in self.loop._scheduled if not h.cancelled()]
-        live = self.live()
-        if live and timers:
+        heads = [side.live()[0] for side in self.sides if side.live()]
+        if heads and timers:
             # Within the loop's resolution: the same turn, and after the timer.
             when = min(timers)
-            self.loop.call_at(when + 5e-10, live[0].task.cancel)
+            head = data.draw(st.sampled_from(heads))
+            self.loop.call_at(when + 5e-10, head.task.cancel)
             self.turn(when - self.clock() + 1e-6)
 
     @invariant()
     def every_window_conforms(self):
-        if hasattr(self, "model"):
-            assert self.model.conforms()
+        for side in self.sides:
+            assert side.model.conforms()
 
     @invariant()
     def first_come_first_served_and_nobody_late(self):
-        if not hasattr(self, "model"):
-            return
         for _ in range(4):
             self.turn()
-        order = [r.granted for r in self.model.requests if not r.dead]
+        for side in self.sides:
+            self.check(side)
+
+    def check(self, side):
+        order = [r.granted for r in side.model.requests if not r.dead]
         granted = [when for when in order if when is not None]
         assert order[: len(granted)] == granted, "overtaken"
         assert granted == sorted(granted)
-        live = self.live()
-        assert self.limiter.stats().waiting == len(live)
+        live = side.live()
+        assert side.limiter.stats().waiting == len(live)
         if live:
             # Nothing leaked: the head is due when the model says, not later.
             tokens = live[0].tokens
             for request in live:
                 request.dead = True
-            due = self.model.due(self.clock(), tokens)
+            due = side.model.due(self.clock(), tokens)
             for request in live:
                 request.dead = False
             assert due > self.clock() - BLUR
@@ -215,27 +266,29 @@ class Limits(RuleBasedStateMachine):
     @invariant()
     def one_timer_per_limiter_and_loop(self):
         timers = [h for h in self.loop._scheduled if not h.cancelled()]
-        assert len(timers) <= 1
+        assert len(timers) <= sum(bool(side.live()) for side in self.sides)
 
     def teardown(self):
         try:
-            if hasattr(self, "model"):
-                self.serve_the_rest()
+            self.serve_the_rest()
         finally:
             self.loop.close()
 
     def serve_the_rest(self):
         """All who still wait are served, at the time the model says."""
         self.turn()
-        live = self.live()
-        if live:
-            due = self.model.due(self.clock(), 0)
-            pending = [request.task for request in live]
-            self.loop.run_until_complete(asyncio.wait(pending))
-            assert live[-1].granted == pytest.approx(due, abs=BLUR)
-        assert self.limiter.stats().waiting == 0
-        granted = sum(r.tokens for r in self.model.requests if r.granted)
-        assert self.limiter.stats().granted == granted
+        due = {id(s): s.model.due(self.clock(), 0) for s in self.sides if s.live()}
+        last = {id(s): s.live()[-1] for s in self.sides if s.live()}
+        while live := self.live():
+            self.loop.run_until_complete(asyncio.wait([r.task for r in live]))
+        for side in self.sides:
+            request = last.get(id(side))
+            # One that came later, from the other line, may have stood behind it.
+            if request is not None:
+                assert request.granted == pytest.approx(due[id(side)], abs=BLUR)
+            assert side.limiter.stats().waiting == 0
+            granted = sum(r.tokens for r in side.model.requests if r.granted)
+            assert side.limiter.stats().granted == granted
 
 
 class KeyedLimits(Limits):

@@ -180,6 +180,8 @@ class Terminal:
     def __init__(self, arguments, rows, columns):
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        # What started the tests may have it ignored, which is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         environment = {**os.environ, "TERM": "xterm", "PYTHONWARNINGS": "ignore"}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             environment.pop(name, None)
@@ -203,7 +205,10 @@ class Terminal:
 
     def end(self):
         self.process.send_signal(signal.SIGINT)
+        hangs = threading.Timer(30, self.process.kill)
+        hangs.start()
         self.until("\0never")
+        hangs.cancel()
         os.close(self._ours)
         return self.process.wait(30)
 

@@ -1,6 +1,6 @@
-"""`python -m mtaio`, also `mtaio`: run an application, examine one, watch one.
+"""`python -m mtaio`, also `mtaio`: see it work, run, examine or watch an application.
 
-Exit codes of `run` are those of `mtaio.app.ExitCode`. `doctor` exits 0 when
+Exit codes of `demo` and `run` are those of `mtaio.app.ExitCode`. `doctor` exits 0 when
 nothing fails, 1 when an item does, 2 when the settings are bad. `top` exits 1
 when there is nothing to show.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, _doctor, _top
+from ._demo.command import demo
 from ._findings import Finding, Level
 from .app import Application, ExitCode
 from .config import Settings
@@ -35,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mtaio", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = commands.add_parser(
+        "demo", help="a service under load, and a page to watch and to break it"
+    )
+    show.add_argument(
+        "--port", type=_port, default=0, help="for the page; by default any free one"
+    )
+    show.add_argument("--open", action="store_true", help="show it in the browser")
+    show.set_defaults(command=lambda given: demo(given.port, open_browser=given.open))
     run = commands.add_parser("run", help="run an application until it is stopped")
     run.add_argument(
         "factory",
@@ -67,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(command=_watch)
     return parser
+
+
+def _port(given: str) -> int:
+    if not given.isdecimal() or not 0 <= int(given) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be 0 to 65535, got {given!r}")
+    return int(given)
 
 
 def _factory(given: str) -> Callable[[], Any]:

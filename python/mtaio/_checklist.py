@@ -173,22 +173,21 @@ def _errors(matter: Matter) -> Iterator[Finding]:
 
 
 def _deadlines(matter: Matter) -> Iterator[Finding]:
-    settings = matter.settings
-    needed = settings.drain_delay + settings.default_timeout
-    told = (
-        f"{settings.grace_period:g} s for a drain of {settings.drain_delay:g} s "
-        f"and requests of up to {settings.default_timeout:g} s"
-    )
-    level = _warn_unless(needed < settings.grace_period)
+    timeout = matter.settings.default_timeout
+    if matter.app is not None and matter.app.timeout_manager is not None:
+        timeout = matter.app.timeout_manager.default_timeout or timeout
+    times: Application | Settings = matter.app or matter.settings
+    drain, grace = times.drain_delay, times.grace_period
+    told = f"{grace:g} s for a drain of {drain:g} s and requests of up to {timeout:g} s"
+    level = _warn_unless(drain + timeout < grace)
     yield Finding(Question.ERRORS, "grace period", level, told)
-    told = f"{settings.drain_delay:g} s"
-    if settings.drain_delay == 0:
+    told = f"{drain:g} s"
+    if drain == 0:
         told += ": a balancer that has not noticed yet still sends requests"
-    level = _warn_unless(settings.drain_delay > 0)
-    yield Finding(Question.ERRORS, "drain delay", level, told)
+    yield Finding(Question.ERRORS, "drain delay", _warn_unless(drain > 0), told)
     told = (
-        f"must be above {settings.grace_period:g} s: terminationGracePeriodSeconds "
-        "of Kubernetes, TimeoutStopSec of systemd"
+        f"must be above {grace:g} s: terminationGracePeriodSeconds of Kubernetes, "
+        "TimeoutStopSec of systemd"
     )
     yield Finding(Question.ERRORS, "the platform's patience", Level.ASK, told)
 

@@ -118,6 +118,11 @@ class Lifecycle:
         return self._drain_delay
 
     @property
+    def grace_period(self) -> float:
+        """Seconds for the whole stop."""
+        return self._grace_period
+
+    @property
     def components(self) -> tuple[str, ...]:
         """Names of the components, in the order they were added."""
         return tuple(component.name for component in self._components)

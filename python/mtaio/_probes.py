@@ -63,6 +63,9 @@ class ProbeServer:
         max_header_bytes: Of a request, its first line included; else 431.
         header_timeout: Seconds for a request to arrive, and for an idle
             connection to be kept; else 408.
+        allowed_origin: The one origin, such as `http://127.0.0.1:8000`, whose
+            pages may read the answers in a browser (CORS). None allows no other
+            than pages from this very port, of which there are none.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ProbeServer:
         max_connections: int = 128,
         max_header_bytes: int = 8192,
         header_timeout: float = 5.0,
+        allowed_origin: str | None = None,
     ) -> None:
         self._host = _rust.text("host", host)
         self._asked_port = _at_most("port", _rust.whole("port", port, 0), 65_535)
@@ -86,6 +90,11 @@ class ProbeServer:
         )
         self._header_timeout = _at_most(
             "header_timeout", _rust.positive("header_timeout", header_timeout), 3600.0
+        )
+        self._allowed_origin = (
+            None
+            if allowed_origin is None
+            else _rust.origin("allowed_origin", allowed_origin)
         )
         self._board = _rust.ProbeBoard()
         self._thread: _rust.ProbeThread | None = None
@@ -102,11 +111,11 @@ class ProbeServer:
             if self._thread is None:
                 self._thread = _rust.ProbeThread(
                     self._board,
-                    self._host,
-                    self._asked_port,
+                    (self._host, self._asked_port),
                     max_connections=self._max_connections,
                     max_header_bytes=self._max_header_bytes,
                     header_timeout=self._header_timeout,
+                    allowed_origin=self._allowed_origin,
                 )
 
     def stop(self, timeout: float = 2.0) -> None:

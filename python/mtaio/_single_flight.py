@@ -1,15 +1,19 @@
-"""One computation per key, however many wait for it, in however many loops."""
+"""One computation per key, however many wait for it, in whatever loops and threads."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from functools import partial
-from inspect import isawaitable
-from typing import Any, NamedTuple
+from inspect import isawaitable, iscoroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _rust
 from .exceptions import CacheError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ("MISSING", "Flights", "Job")
 
@@ -37,42 +41,63 @@ class Job(NamedTuple):
         self.cache._set_stale(self.key, value, self.ttl, self.stale)
         return value
 
+    def compute_here(self) -> Any:
+        """As `compute`, for a factory that returns the value itself."""
+        value = self.factory()
+        if isawaitable(value):
+            if iscoroutine(value):
+                value.close()
+            raise TypeError(f"factory must not be awaitable here, it gave {value!r}")
+        self.cache._set_stale(self.key, value, self.ttl, self.stale)
+        return value
+
 
 class Flight:
-    """One computation, and the futures of those who wait for it.
+    """One computation, and how to wake those who wait for it.
 
     It runs as a task of the loop that started it, owned by no caller: a caller
     that is cancelled only stops waiting. When the last one has, the task is
-    cancelled too, unless it refreshes a stale value in the background.
+    cancelled too, unless it refreshes a stale value in the background. Without a
+    loop it runs in the call, and so on the thread, of who started it.
 
-    `land` has an effect once: from the task or, if its loop is gone, from whoever
-    notices; waiters of other loops are woken thread-safely.
+    `land` has an effect once: from the computation or, if its loop is gone, from
+    whoever notices; waiters of other loops are woken thread-safely.
     """
 
     def __init__(
-        self, job: Job, landed: "Callable[[Flight], object]", *, background: bool
+        self,
+        job: Job,
+        landed: "Callable[[Flight], object]",
+        loop: asyncio.AbstractEventLoop | None,
+        *,
+        background: bool,
     ) -> None:
         self.job = job
         self.background = background
         self._on_landed = landed
         self._listed = True
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[Callable[[], object]] = set()
         self._landed = False
         self._value: Any = MISSING
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
 
     @property
     def over(self) -> bool:
         """Whether it landed, or never will since its loop was closed."""
-        return self._landed or self._loop.is_closed()
+        return self._landed or (self._loop is not None and self._loop.is_closed())
 
     def take_off(self) -> None:
-        """Start the task. Its waiters hear of its end whatever becomes of it."""
+        """Start it. Its waiters hear of its end whatever becomes of it."""
+        if self._loop is None:
+            self._fly_here()
+            return
         task = self._loop.create_task(self._fly())
-        self._task = task
+        if not self._landed:  # as an eager task may have
+            self._task = task
         # A task cancelled before its first step never enters `_fly`.
         task.add_done_callback(lambda _: self.land())
 
@@ -82,10 +107,12 @@ class Flight:
             if self._landed:
                 return
             self._value, self._error = value, error
+            self._trace = None if error is None else error.__traceback__
             self._landed = True
+            self._task = None  # its context refers to this flight
             waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
-            _call(waiter.get_loop(), partial(_wake, waiter))
+        for wake in waiters:
+            wake()
         self._on_landed(self)
 
     def strike(self, flying: dict[Hashable, "Flight"]) -> None:
@@ -106,23 +133,65 @@ class Flight:
 
     async def wait(self) -> Any:
         """Return the value or raise the error; `MISSING` if there is neither."""
+        self._refuse_own()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        wake = partial(_call, loop, partial(_wake, waiter))
+        if self._board(wake):
+            try:
+                await self._landing(waiter)
+            finally:
+                self._leave(wake)
+        try:
+            return self._result()
+        finally:
+            # The traceback of an error holds this frame, and `self` the error.
+            del self
+
+    def wait_here(self) -> Any:
+        """As `wait`, with this thread."""
+        self._refuse_own()
+        if self._loop is not None and self._loop is asyncio._get_running_loop():
+            raise CacheError(
+                f"waiting for {self.job.key!r} here would block the event loop that "
+                "computes it"
+            )
+        landed = threading.Event()
+        wake = landed.set
+        if self._board(wake):
+            try:
+                while not landed.wait(_LOOK_AFTER):
+                    if self.over:
+                        self.land()
+            finally:
+                self._leave(wake)
+        try:
+            return self._result()
+        finally:
+            del self
+
+    def _refuse_own(self) -> None:
         if self in _aboard.get():
             raise CacheError(
                 f"the factory of {self.job.key!r} asks for the very key it computes"
             )
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _board(self, wake: Callable[[], object]) -> bool:
+        """Have `wake` called at the end; False if that is over."""
         with self._lock:
-            flying = not self._landed
-            if flying:
-                self._waiters.add(waiter)
-        if flying:
-            try:
-                await self._landing(waiter)
-            finally:
-                self._leave(waiter)
-        if self._error is not None:
-            raise self._error
-        return self._value
+            if not self._landed:
+                self._waiters.add(wake)
+            return not self._landed
+
+    def _result(self) -> Any:
+        if self._error is None:
+            return self._value
+        try:
+            # Each raises it from where it came: raised again and again as it is,
+            # its traceback would grow with all who waited.
+            raise self._error.with_traceback(self._trace)
+        finally:
+            del self
 
     async def _landing(self, waiter: "asyncio.Future[None]") -> None:
         if waiter.get_loop() is self._loop:
@@ -146,26 +215,46 @@ class Flight:
             if task is not None and task.cancelling():
                 raise  # it was this task that was cancelled: lost, not failed
             self._fail(CacheError(f"computing {self.job.key!r} was cancelled"), error)
-        except Exception as error:  # noqa: BLE001 - it reaches all who wait
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # this loop ends: lost
+        except BaseException as error:  # noqa: BLE001 - it reaches all who wait
             self._fail(error, error.__cause__)
         else:
             count(False)
             self.land(value)
         finally:
             self.land()
+            del self  # as in `wait`
 
-    def _fail(self, error: Exception, cause: BaseException | None) -> None:
+    def _fly_here(self) -> None:
+        count = self.job.cache._count_load
+        aboard = _aboard.set((*_aboard.get(), self))
+        try:
+            value = self.job.compute_here()
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # meant for this thread: lost
+        except BaseException as error:  # noqa: BLE001 - it reaches all who wait
+            self._fail(error, error.__cause__)
+        else:
+            count(False)
+            self.land(value)
+        finally:
+            _aboard.reset(aboard)
+            self.land()
+            del self
+
+    def _fail(self, error: BaseException, cause: BaseException | None) -> None:
         error.__cause__ = cause
         self.job.cache._count_load(True)
-        if self.background:
+        if self.background and self._loop is not None:
             message = f"refreshing the stale value of {self.job.key!r} failed"
             self._loop.call_exception_handler({"message": message, "exception": error})
         self.land(error=error)
 
-    def _leave(self, waiter: asyncio.Future[None]) -> None:
+    def _leave(self, wake: Callable[[], object]) -> None:
         with self._lock:
-            self._waiters.discard(waiter)
-        if self._unwanted():
+            self._waiters.discard(wake)
+        if self._loop is not None and self._unwanted():
             _call(self._loop, self._cancel_if_unwanted)
 
     def _unwanted(self) -> bool:
@@ -201,22 +290,39 @@ class Flights:
 
     def __init__(self) -> None:
         self._flying: dict[Hashable, Flight] = {}
+        self._process = os.getpid()
 
     async def run(self, job: Job) -> Any:
         """Return what the job gives, computed once for all who ask meanwhile."""
         while True:
-            value = await self._join(job, background=False).wait()
+            value = await self._join(job, asyncio.get_running_loop()).wait()
             if value is not MISSING:
                 return value
             # Lost: cancelled, or its loop ended. Let it be taken off the list.
             await asyncio.sleep(0)
 
+    def run_here(self, job: Job) -> Any:
+        """As `run`, with this thread."""
+        while True:
+            value = self._join(job, None).wait_here()
+            if value is not MISSING:
+                return value
+
     def refresh(self, job: Job) -> None:
         """Compute in the background, unless somebody already does."""
-        self._join(job, background=True)
+        self._join(job, asyncio.get_running_loop(), background=True)
 
-    def _join(self, job: Job, *, background: bool) -> Flight:
-        mine = Flight(job, self._strike, background=background)
+    def _join(
+        self,
+        job: Job,
+        loop: asyncio.AbstractEventLoop | None,
+        *,
+        background: bool = False,
+    ) -> Flight:
+        if self._process != os.getpid():
+            # What flew at a fork goes on in the parent; here nobody would land it.
+            self._flying, self._process = {}, os.getpid()
+        mine = Flight(job, self._strike, loop, background=background)
         flight = self._flying.setdefault(job.key, mine)
         if flight is not mine:
             if flight.over:

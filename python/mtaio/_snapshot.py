@@ -82,9 +82,10 @@ def _parse(
         for _ in range(count):
             (left,) = _LEFT.unpack_from(whole, at)
             key, at = _take(whole, at + _LEFT.size, decode)
+            hash(key)  # what can't be a key is told before anything is set
             value, at = _take(whole, at, decode)
             yield key, value, left
-    except (struct.error, ValueError) as error:
+    except (struct.error, TypeError, ValueError) as error:
         raise CacheSerializationError(f"{path} has a broken record: {error}") from error
     if at != end:
         raise CacheSerializationError(f"{path} has {end - at} bytes too many")

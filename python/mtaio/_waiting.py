@@ -7,9 +7,12 @@ in a limiter's line has a `Lane` there.
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from . import _rust
+
+# Nanoseconds until a lane is due, and whether to be late then costs rate.
+Due: TypeAlias = tuple[int, bool]
 
 
 class Line(Protocol):
@@ -17,28 +20,28 @@ class Line(Protocol):
 
     def _leave(self, ticket: int) -> None: ...
     def _drop_lane(self, lane: int) -> None: ...
-    def _serve(self) -> list[int]: ...
-    def _is_tight(self) -> bool: ...
-    def _collect(self, lane: int) -> list[tuple[int, int]]: ...
-    def _due_ns(self, lane: int) -> int | None: ...
+    def _turn(
+        self, lane: int, exact: bool = False
+    ) -> tuple[list[tuple[int, int]], list[int], Due | None]: ...
+    def _due(self, lane: int) -> Due | None: ...
 
 
 class LoopTimer:
     """A one-shot timer over `loop.call_later`: up to 1 ms late on most loops."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]
     ) -> None:
         self._loop = loop
-        self._callback = callback
+        self._tend = tend
         self._handle: asyncio.TimerHandle | None = None
 
-    def set(self, ns: int, early: bool = False) -> None:
-        del early
+    def set(self, ns: int, exact: bool) -> None:
+        del exact
         self.clear()
         # A wait of centuries is looked at again after a day.
         delay = min(ns / 1e9, 86400.0)
-        self._handle = self._loop.call_later(delay, self._callback)
+        self._handle = self._loop.call_later(delay, self._tend, False)
 
     def clear(self) -> None:
         if self._handle is not None:
@@ -52,10 +55,10 @@ class AlarmTimer:
     """The same over a Linux timer descriptor: late by tens of microseconds."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]
     ) -> None:
         self._loop = loop
-        self._callback = callback
+        self._tend = tend
         self._alarm = _rust.Alarm()
         loop.add_reader(self._alarm.fileno(), self._fired)
         self.set = self._alarm.set
@@ -63,17 +66,19 @@ class AlarmTimer:
 
     def _fired(self) -> None:
         self._alarm.fired()
-        self._callback()
+        self._tend(True)
 
     def close(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._alarm.fileno())
+        # The descriptor goes with the alarm, now: a traceback may keep the timer.
+        del self._alarm, self.set, self.clear
 
 
 class NoTimer:
     """For limits that time does not lift."""
 
-    def set(self, ns: int, early: bool = False) -> None:
+    def set(self, ns: int, exact: bool) -> None:
         """Nothing is ever due."""
 
     def clear(self) -> None:
@@ -83,21 +88,21 @@ class NoTimer:
 
 
 Timer = LoopTimer | AlarmTimer | NoTimer
-TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
+TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[bool], None]], Timer]
 
 
-def exact_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
+def exact_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]) -> Timer:
     """The best timer for the system's clock; it may call back a little early."""
     try:
-        return AlarmTimer(loop, callback)
+        return AlarmTimer(loop, tend)
     except (OSError, NotImplementedError):
         # Not Linux, no descriptors left, or a loop that can't poll one.
-        return LoopTimer(loop, callback)
+        return LoopTimer(loop, tend)
 
 
-def no_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
+def no_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]) -> Timer:
     """For `Lanes` of a limit that time does not lift."""
-    del loop, callback
+    del loop, tend
     return NoTimer()
 
 
@@ -117,7 +122,7 @@ class Lane:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        tend: Callable[[], None],
+        tend: Callable[[bool], None],
         timer: TimerFactory,
     ) -> None:
         self.loop = loop
@@ -142,12 +147,12 @@ class Lane:
     def _answer(self) -> None:
         # Before tending: what comes later must nudge again.
         self._nudged = False
-        self._tend()
+        self._tend(False)
 
-    def collect(self, line: Line) -> bool:
+    def hand_out(self, grants: list[tuple[int, int]]) -> bool:
         """Wake those granted. False if one was gone and its tokens given back."""
         whole = True
-        for ticket, taken_ns in line._collect(self.number):
+        for ticket, taken_ns in grants:
             # A ticket stays here until its waiter has left the line.
             waiter = self.waiters.pop(ticket)
             if waiter.future.done():
@@ -157,12 +162,11 @@ class Lane:
                 waiter.future.set_result(taken_ns)
         return whole
 
-    def set_timer(self, line: Line) -> None:
-        due = line._due_ns(self.number) if self.waiters else None
-        if due is None:
+    def set_timer(self, due: Due | None) -> None:
+        if due is None or not self.waiters:
             self.timer.clear()
         else:
-            self.timer.set(due, line._is_tight())
+            self.timer.set(*due)
 
 
 class Lanes:
@@ -196,7 +200,7 @@ class Lanes:
             lane.waiters[ticket] = waiter
             try:
                 if len(lane.waiters) == 1 or not self._in_order:
-                    lane.set_timer(self._line)
+                    lane.set_timer(self._line._due(lane.number))
                 await waiter.future
             except BaseException:  # Also when the frame is thrown away.
                 self._leave(lane, ticket, waiter)
@@ -204,14 +208,23 @@ class Lanes:
         finally:
             self._rest(lane)
 
-    def tend(self) -> None:
-        """Serve the line, wake whom that grants, and set the timer anew."""
+    def tend(self, exact: bool = False) -> None:
+        """Serve the line, wake whom that grants, and set the timer anew.
+
+        `exact`: may wait a moment for the head, as `TokenBucket._turn` says.
+        """
         self.drop_closed()
-        while not all(self._hand_over(lane) for lane in self._line._serve()):
-            pass  # Something came back to the line: perhaps it serves another.
         lane = self._lanes.get(id(asyncio._get_running_loop()))
+        number = 0 if lane is None else lane.number
+        whole = False
+        # Once more if something came back to the line: perhaps it serves another.
+        while not whole:
+            grants, others, due = self._line._turn(number, exact)
+            whole = lane is None or lane.hand_out(grants)
+            for other in others:
+                whole = self._hand_over(other) and whole
         if lane is not None:
-            lane.set_timer(self._line)
+            lane.set_timer(due)
 
     def drop_closed(self) -> None:
         """Forget the waiters of closed loops: none of them can take its turn."""
@@ -237,8 +250,6 @@ class Lanes:
         if lane is None:
             self._line._drop_lane(number)
             return False
-        if lane.loop is asyncio._get_running_loop():
-            return lane.collect(self._line)
         if lane.nudge():
             return True
         self._drop(lane)

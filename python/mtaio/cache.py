@@ -3,7 +3,7 @@
 `TTLCache` keeps its entries in native shards; every call returns at once and may
 come from any thread or loop. The awaitable forms exist so that a cache behind a
 server can take its place; each has a twin with `_nowait` for synchronous code.
-Only `get_or_set`, `@cached` and the snapshots ever wait.
+Only `get_or_set`, its form for threads, `@cached` and the snapshots ever wait.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
 from functools import partial, wraps
 from inspect import iscoroutinefunction
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -38,7 +39,6 @@ __all__ = (
 )
 
 T = TypeVar("T")
-D = TypeVar("D")
 R = TypeVar("R")
 P = ParamSpec("P")
 Made = TypeVar("Made", bound="TTLCache[Any]")
@@ -70,8 +70,9 @@ class TTLCache(_rust.Cache[T]):
         weigher: `weigher(key, value)` is an entry's weight, an int of 0 or more,
             asked once when it is set. Needs `max_weight`.
         max_weight: Most weight, 1 or more. What is heavier by itself isn't kept.
-        shards: Parts with a lock and a share of `max_size` each; by default one
-            per 57,344 entries of the bound, so that small caches are exact.
+        shards: Parts with a lock and a share of `max_size` each, 1 to 4096; by
+            default one per 52,000 entries of the bound, so that small caches are
+            exact; with `max_weight` always one.
         clock: Seconds, monotonic; for tests.
 
     Raises:
@@ -118,18 +119,6 @@ class TTLCache(_rust.Cache[T]):
         self._cleaner = None
         self._flights = Flights()
         return self
-
-    @overload
-    async def get(self, key: Hashable) -> T | None: ...
-    @overload
-    async def get(self, key: Hashable, default: D) -> T | D: ...
-    async def get(self, key: Hashable, default: Any = None) -> Any:
-        """Return the live value of `key`, else `default`. Never waits.
-
-        Raises:
-            TypeError: `key` is not hashable.
-        """
-        return self.get_nowait(key, default)
 
     async def set(self, key: Hashable, value: T, ttl: float | None = None) -> None:
         """Hold `value` under `key` for `ttl` seconds. Never waits.
@@ -227,10 +216,37 @@ class TTLCache(_rust.Cache[T]):
             return value
         return await self._flights.run(job)  # type: ignore[no-any-return]
 
+    def get_or_set_blocking(
+        self, key: Hashable, factory: Callable[[], T], ttl: float | None = None
+    ) -> T:
+        """Return the value of `key` as `get_or_set` does; wait with the thread.
+
+        `factory` is called by the first who asks, in its thread; the others wait
+        for it, in other threads and in loops. Where a loop computes the key
+        already, this waits for that.
+
+        Args:
+            key: Any hashable object.
+            factory: Called without arguments; returns the value itself.
+            ttl: Seconds the value lives, above 0; `None` for the default.
+
+        Raises:
+            Exception: What the factory raised that was waited for.
+            CacheError: The factory asks for the very key it computes, or the key
+                is computed by the event loop that this call would block.
+        """
+        job = self._job(key, factory, ttl, 0.0)
+        value = self.get_nowait(key, MISSING)
+        if value is MISSING:
+            value = self._flights.run_here(job)
+        return value
+
     @overload
     def cached(
-        self, function: Callable[P, Awaitable[R]]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
     ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def cached(self, function: Callable[P, R]) -> Callable[P, R]: ...
     @overload
     def cached(
         self,
@@ -239,38 +255,40 @@ class TTLCache(_rust.Cache[T]):
         ttl: float | None = None,
         stale: float = 0.0,
         key: Callable[..., Hashable] | None = None,
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
     def cached(
         self,
-        function: Callable[..., Awaitable[Any]] | None = None,
+        function: Callable[..., Any] | None = None,
         *,
         ttl: float | None = None,
         stale: float = 0.0,
         key: Callable[..., Hashable] | None = None,
     ) -> Any:
-        """Decorate a coroutine function: `get_or_set` around its calls.
+        """Decorate a function: `get_or_set` around its calls.
 
         Use as `@cache.cached` or `@cache.cached(ttl=60.0)`. The wrapped function
-        keeps its name and signature.
+        keeps its name and signature. A plain function stays one, which computes
+        and waits by `get_or_set_blocking`.
 
         Args:
-            function: The coroutine function; left out in the second form.
+            function: The function; left out in the second form.
             ttl: As in `get_or_set`.
-            stale: As in `get_or_set`.
+            stale: As in `get_or_set`; for coroutine functions.
             key: `key(*args, **kwargs)` is the key. By default it is the
                 function's module and name with its arguments, which must be
                 hashable; `f(1)` and `f(x=1)` are two keys.
 
         Raises:
-            TypeError: What is decorated is not a coroutine function.
+            TypeError: What is decorated is not a function.
+            ValueError: `stale` with a plain function.
         """
         if key is not None and not callable(key):
             raise TypeError(f"key must be callable or None, got {key!r}")
         self._job(None, nothing, ttl, stale)
 
-        def decorate(function: Callable[..., Awaitable[Any]]) -> Any:
-            if not iscoroutinefunction(function):
-                raise TypeError(f"cached needs a coroutine function, got {function!r}")
+        def decorate(function: Callable[..., Any]) -> Any:
+            if not callable(function):
+                raise TypeError(f"cached needs a function, got {function!r}")
             key_of = key or partial(call_key, function)
 
             @wraps(function)
@@ -280,7 +298,16 @@ class TTLCache(_rust.Cache[T]):
                     key_of(*args, **kwargs), compute, ttl, stale=stale
                 )
 
-            return call
+            @wraps(function)
+            def call_here(*args: Any, **kwargs: Any) -> Any:
+                compute = partial(function, *args, **kwargs)
+                return self.get_or_set_blocking(key_of(*args, **kwargs), compute, ttl)
+
+            if iscoroutinefunction(function):
+                return call
+            if stale:
+                raise ValueError(f"stale needs a coroutine function, got {function!r}")
+            return call_here
 
         return decorate if function is None else decorate(function)
 
@@ -309,9 +336,10 @@ class TTLCache(_rust.Cache[T]):
         """
         check_codec("encode", encode)
         file, wall = Path(path), time.time()
-        return await asyncio.to_thread(
-            lambda: _snapshot.write(file, self._records(), encode, wall)
-        )
+        # One shard after the other, so that no step keeps the loop from its turn.
+        shards = range(self._shards)
+        records = chain.from_iterable(map(self._records, shards))
+        return await asyncio.to_thread(_snapshot.write, file, records, encode, wall)
 
     async def load(
         self,
@@ -322,7 +350,7 @@ class TTLCache(_rust.Cache[T]):
         """Set the entries of a file that `save` wrote and that still live.
 
         The time since it was saved counts, by the wall clock. The whole file is
-        checked first: after an error the cache is as it was.
+        checked first: after an error in it the cache is as it was.
 
         Args:
             path: The file.

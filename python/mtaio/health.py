@@ -131,7 +131,8 @@ class HealthMonitor:
                 no requests must come. `startup`: not ready for the first time.
             timeout: Seconds for one run.
             interval: Seconds between runs, give or take a tenth; with None it
-                runs only when asked for.
+                runs only when asked for, and until then a critical one keeps the
+                service from being ready.
             critical: When down, the service is unhealthy; else only degraded.
             depends_on: Checks that explain a failure of this one: then it raises
                 no alert of its own. None for `live`, which looks at no others.

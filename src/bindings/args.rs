@@ -6,7 +6,9 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyFloat, PyInt, PyIterator, PyMapping, PyString};
+
+use crate::probe::Origin;
 
 fn wrong_type(name: &str, accepted: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let kind = value
@@ -100,6 +102,33 @@ pub(crate) fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     Ok(given)
 }
 
+/// An iterator over what can be iterated over, such as keys.
+pub(crate) fn iterable<'py>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyIterator>> {
+    if value.hasattr("__iter__")? || value.hasattr("__getitem__")? {
+        return value.try_iter();
+    }
+    Err(wrong_type(name, "an iterable", value))
+}
+
+/// A mapping, such as keys and values.
+pub(crate) fn mapping<'a, 'py>(
+    name: &str,
+    value: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyMapping>> {
+    value
+        .cast()
+        .map_err(|_| wrong_type(name, "a mapping", value))
+}
+
+/// The origin of web pages, as browsers spell it.
+pub(crate) fn origin(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Origin> {
+    const ACCEPTED: &str = "an origin as browsers send it, such as http://127.0.0.1:8000";
+    Origin::parse(&text(name, value)?).ok_or_else(|| wrong_value(name, ACCEPTED, value))
+}
+
 /// `value` as a float when it is a finite number above 0; else an error naming `name`.
 #[pyfunction]
 #[pyo3(name = "positive", signature = (name, value, /))]
@@ -128,9 +157,17 @@ fn py_text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     text(name, value)
 }
 
+/// `value` when it is an origin as browsers send it; else an error naming `name`.
+#[pyfunction]
+#[pyo3(name = "origin", signature = (name, value, /))]
+fn py_origin<'py>(name: &str, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    origin(name, &value).map(|_| value)
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(py_positive, m)?)?;
     m.add_function(wrap_pyfunction!(py_non_negative, m)?)?;
     m.add_function(wrap_pyfunction!(py_whole, m)?)?;
-    m.add_function(wrap_pyfunction!(py_text, m)?)
+    m.add_function(wrap_pyfunction!(py_text, m)?)?;
+    m.add_function(wrap_pyfunction!(py_origin, m)?)
 }

@@ -3,10 +3,11 @@
 // Python's calling convention, not Rust's, decides what the methods take.
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
-use super::alarm::MOST_LEAD_NS;
 use super::args;
 use super::clock::{Clock, monotonic_ns};
 use super::errors::{RateLimitError, ResourceLimitError};
+use super::hot::{self, Made, Shortcut};
+use super::names::names;
 use super::ready;
 use crate::bucket::{MAX_BURST, Quota, QuotaError, RATES, Refused};
 use crate::limiter::{Joined, Limiter};
@@ -14,6 +15,7 @@ use crate::line::Grant;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rate limiter's native half: the bucket and the line of those who wait.
@@ -34,6 +36,17 @@ pub(crate) struct PyTokenBucket {
 
 /// Ticket and clock reading of each grant.
 pub(crate) type Grants = Vec<(u64, u64)>;
+
+/// Nanoseconds until a lane is due, and whether it must be exact.
+pub(crate) type Due = (u64, bool);
+
+/// The lane's grants, the other lanes with grants, and when it is due again.
+pub(crate) type Turn = (Grants, Vec<u64>, Option<Due>);
+
+pub(crate) fn told(grants: &[Grant]) -> Grants {
+    let each = grants.iter().map(|grant| (grant.ticket, grant.taken_ns));
+    each.collect()
+}
 
 /// A clock that knows its latest reading: one that was passed in may go
 /// backwards, which refunds must know. The native one does not.
@@ -213,7 +226,7 @@ impl PyTokenBucket {
         if this.limiter.try_take(asked, this.clock.now(py)?).is_ok() {
             return Ok(ready::ready(py)?.into_bound(py).into_any());
         }
-        slf.call_method1(pyo3::intern!(py, "_wait"), (asked, timeout_ns))
+        slf.call_method1(names(py).wait.bind(py), (asked, timeout_ns))
     }
 
     /// `acquire()`, for `async with`.
@@ -242,7 +255,7 @@ impl PyTokenBucket {
             Err(Refused::Held) => {
                 // There are tokens, so the head of the line is due, or asks for
                 // more, or its loop is gone: look after the line, then again.
-                slf.call_method0(pyo3::intern!(py, "_tend"))?;
+                slf.call_method0(names(py).tend.bind(py))?;
                 if this.limiter.try_take(asked, this.clock.now(py)?).is_ok() {
                     return Ok(true);
                 }
@@ -286,7 +299,7 @@ impl PyTokenBucket {
         Ok(())
     }
 
-    /// Give back `tokens` taken at `taken_ns`, as `_collect` told, unused.
+    /// Give back `tokens` taken at `taken_ns`, as `_turn` told, unused.
     fn _refund(&self, py: Python<'_>, tokens: u64, taken_ns: u64) -> PyResult<()> {
         let now = self.clock.now(py)?;
         let grant = Grant {
@@ -299,36 +312,36 @@ impl PyTokenBucket {
         Ok(())
     }
 
-    /// Grant what can be granted now; the lanes that have grants to collect.
+    /// Grant what can be granted now: the grants of this lane, to be handed out,
+    /// the other lanes that have some to collect, and as `_due`.
     ///
-    /// If the head is due in a moment and lateness would cost, waits for it on
-    /// the processor: no timer is that exact.
-    fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        let now = self.clock.now(py)?;
-        let wait = self.limiter.tight_ns(now).unwrap_or(0);
-        if self.clock.is_native() && (1..=MOST_LEAD_NS).contains(&wait) {
+    /// `exact` is for the lane's alarm, which wakes it a moment early where that
+    /// matters: what is left is waited for on the processor, with the GIL held,
+    /// since no timer is that exact. `Limiter::spin_ns` bounds it.
+    #[pyo3(signature = (lane, exact = false))]
+    fn _turn(&self, py: Python<'_>, lane: u64, exact: bool) -> PyResult<Turn> {
+        let mut now = self.clock.now(py)?;
+        if exact
+            && self.clock.is_native()
+            && let Some(wait) = self.limiter.spin_ns(now)
+        {
+            let due = now + wait;
             // Still attached: getting the GIL back could take far longer.
-            while monotonic_ns() < now + wait {
+            while now < due {
                 std::hint::spin_loop();
+                now = monotonic_ns();
             }
         }
-        Ok(self.limiter.serve(self.clock.now(py)?))
+        let mut others = self.limiter.serve(now);
+        others.retain(|other| *other != lane);
+        let grants = told(&self.limiter.collect(lane));
+        Ok((grants, others, self.due(lane, now)))
     }
 
-    /// Whether a timer that is late costs some of the rate.
-    fn _is_tight(&self) -> bool {
-        self.limiter.tight_ns(0).is_some()
-    }
-
-    /// The lane's grants, to be handed out.
-    fn _collect(&self, lane: u64) -> Grants {
-        let grants = self.limiter.collect(lane);
-        grants.iter().map(|g| (g.ticket, g.taken_ns)).collect()
-    }
-
-    /// Nanoseconds until the lane must call `_serve`, None if nobody waits.
-    fn _due_ns(&self, py: Python<'_>, lane: u64) -> PyResult<Option<u64>> {
-        Ok(self.limiter.due_ns(lane, self.clock.now(py)?))
+    /// Nanoseconds until the lane must have its turn, and whether to be late
+    /// then costs some of the rate. None if nobody waits.
+    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<Due>> {
+        Ok(self.due(lane, self.clock.now(py)?))
     }
 
     /// Seconds until `tokens` asked now would be granted; 0.0 is at once.
@@ -356,6 +369,90 @@ impl PyTokenBucket {
     }
 }
 
+/// `[tokens]`; None where that is for the method itself to judge.
+#[inline]
+pub(crate) fn asked(arguments: &[Borrowed<'_, '_, PyAny>], quota: &Quota) -> Option<u64> {
+    let tokens = match arguments {
+        [] => 1,
+        [tokens] => hot::whole(tokens)?,
+        _ => return None,
+    };
+    (1..=quota.burst()).contains(&tokens).then_some(tokens)
+}
+
+impl PyTokenBucket {
+    fn due(&self, lane: u64, now: u64) -> Option<Due> {
+        let due = self.limiter.due_ns(lane, now)?;
+        Some((due, self.limiter.is_tight()))
+    }
+
+    /// Take now by the system's clock. None where others wait, or it isn't ours
+    /// to judge.
+    #[inline]
+    fn take_at_once(&self, arguments: &[Borrowed<'_, '_, PyAny>]) -> Option<bool> {
+        let asked = asked(arguments, self.limiter.quota())?;
+        if !self.clock.is_native() {
+            return None;
+        }
+        match self.limiter.try_take(asked, monotonic_ns()) {
+            Ok(()) => Some(true),
+            Err(Refused::Short) => Some(false),
+            Err(Refused::Held) => None,
+        }
+    }
+}
+
+/// `try_acquire()`.
+struct TryAcquire;
+
+impl Shortcut for TryAcquire {
+    type Class = PyTokenBucket;
+    const NAME: &'static str = "try_acquire";
+
+    #[inline]
+    fn usual<'py>(
+        this: &PyTokenBucket,
+        py: Python<'py>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let taken = this.take_at_once(arguments)?;
+        if !taken {
+            this.limiter.count_refused();
+        }
+        Some(PyBool::new(py, taken).to_owned().into_any())
+    }
+
+    fn made() -> &'static Made {
+        static MADE: Made = Made::new();
+        &MADE
+    }
+}
+
+/// `acquire()` with tokens left.
+struct Acquire;
+
+impl Shortcut for Acquire {
+    type Class = PyTokenBucket;
+    const NAME: &'static str = "acquire";
+
+    #[inline]
+    fn usual<'py>(
+        this: &PyTokenBucket,
+        py: Python<'py>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let ready = ready::shared(py)?;
+        (this.take_at_once(arguments) == Some(true)).then_some(ready)
+    }
+
+    fn made() -> &'static Made {
+        static MADE: Made = Made::new();
+        &MADE
+    }
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyTokenBucket>()
+    m.add_class::<PyTokenBucket>()?;
+    hot::install::<TryAcquire>(m.py())?;
+    hot::install::<Acquire>(m.py())
 }

@@ -1,7 +1,9 @@
 //! `_rust.Cache`: the core cache over Python objects; `TTLCache` derives from it.
 
+mod hot;
 mod key;
 mod operations;
+mod reading;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +16,7 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use super::args;
 use super::clock::Clock;
 use super::errors::CacheKeyError;
-use crate::cache::{Bounds, Budget, Cache, Cause, Eviction, Leaving, Read};
+use crate::cache::{Bounds, Budget, Cache, Cause, Eviction, Leaving, MOST_SHARDS, Read};
 use key::PyProbe;
 use operations::{Hooks, hash_of, nanoseconds};
 
@@ -68,6 +70,16 @@ fn optional_whole(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Opti
     given.map(|value| args::whole(name, value, 1)).transpose()
 }
 
+fn shard_count(given: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let count = args::whole("shards", given, 1)? as usize;
+    if count > MOST_SHARDS {
+        return Err(PyValueError::new_err(format!(
+            "shards must be an int from 1 to {MOST_SHARDS}, got {count}"
+        )));
+    }
+    Ok(count)
+}
+
 #[pymethods]
 impl PyCache {
     #[new]
@@ -88,7 +100,7 @@ impl PyCache {
             max_size: optional_whole("max_size", max_size)?.map(|size| size as usize),
             max_weight: optional_whole("max_weight", max_weight)?,
             eviction: self::eviction(eviction)?,
-            shards: optional_whole("shards", shards)?.map(|count| count as usize),
+            shards: shards.map(shard_count).transpose()?,
         };
         let hooks = Hooks {
             on_evicted: callable("on_evicted", on_evicted)?,
@@ -120,7 +132,17 @@ impl PyCache {
         key: &Bound<'_, PyAny>,
         default: Option<Py<PyAny>>,
     ) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.get(key)?.or(default))
+        Ok(self.find(key)?.or(default))
+    }
+
+    /// The same, to be awaited.
+    #[pyo3(signature = (key, default = None))]
+    fn get(
+        slf: &Bound<'_, Self>,
+        key: &Bound<'_, PyAny>,
+        default: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        reading::reading(slf, key, default)
     }
 
     /// Holds `value` under `key` for `ttl` seconds, or the cache's default.
@@ -248,9 +270,9 @@ impl PyCache {
         default: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let found = PyDict::new(keys.py());
-        for key in keys.try_iter()? {
+        for key in args::iterable("keys", keys)? {
             let key = key?;
-            match self.get(&key)? {
+            match self.find(&key)? {
                 Some(value) => found.set_item(key, value)?,
                 None => found.set_item(key, default)?,
             }
@@ -265,8 +287,10 @@ impl PyCache {
         items: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        for pair in items.call_method0("items")?.try_iter()? {
-            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+        self.deadline(ttl, 0)?;
+        let items = args::mapping("items", items)?.items()?;
+        for pair in items {
+            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
             self.set(&key, &value, ttl, 0)?;
         }
         Ok(())
@@ -275,7 +299,7 @@ impl PyCache {
     /// Takes out each of `keys`; how many had a live value.
     fn delete_many_nowait(&self, keys: &Bound<'_, PyAny>) -> PyResult<u64> {
         let mut live = 0;
-        for key in keys.try_iter()? {
+        for key in args::iterable("keys", keys)? {
             live += u64::from(self.remove(&key?)?);
         }
         Ok(live)
@@ -288,25 +312,21 @@ impl PyCache {
 
     /// All live pairs, in no particular order.
     fn items_nowait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let live = self.live(py)?.into_iter();
-        PyList::new(
-            py,
-            live.map(|(key, value, _)| (key, value)).collect::<Vec<_>>(),
-        )
+        let pairs = self.all_live(py)?.map(|(key, value, _)| (key, value));
+        PyList::new(py, pairs.collect::<Vec<_>>())
     }
 
-    /// All live triples of key, value and seconds left (`None` for ever).
-    fn _records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// The live triples of shard `at` of `_shards`: key, value and seconds left
+    /// (`None` for ever).
+    fn _records<'py>(&self, py: Python<'py>, at: usize) -> PyResult<Bound<'py, PyList>> {
         let now = self.now(py)?;
         let left = |deadline: u64| {
             let forever = deadline >= u64::MAX - 1;
             (!forever).then(|| deadline.saturating_sub(now) as f64 / 1e9)
         };
-        let live = self.live(py)?.into_iter();
-        PyList::new(
-            py,
-            live.map(|(k, v, d)| (k, v, left(d))).collect::<Vec<_>>(),
-        )
+        let live = self.live(py, at, now).into_iter();
+        let records = live.map(|(key, value, deadline)| (key, value, left(deadline)));
+        PyList::new(py, records.collect::<Vec<_>>())
     }
 
     /// One bounded step of taking out what has expired: shard `at` of
@@ -359,8 +379,8 @@ impl PyCache {
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let live = self.live(py)?.into_iter();
-        let keys = PyList::new(py, live.map(|(key, _, _)| key).collect::<Vec<_>>())?;
+        let keys = self.all_live(py)?.map(|(key, _, _)| key);
+        let keys = PyList::new(py, keys.collect::<Vec<_>>())?;
         keys.call_method0("__iter__")
     }
 
@@ -386,5 +406,6 @@ impl PyCache {
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyCache>()
+    m.add_class::<PyCache>()?;
+    hot::install(m.py())
 }

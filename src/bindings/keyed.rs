@@ -4,12 +4,18 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{Grants, LimitClock, Tokens, due_error, quota, seconds, timeout_ns};
+use super::bucket::{
+    Due, LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told,
+};
+use super::clock::monotonic_ns;
 use super::errors::RateLimitError;
+use super::hot::{self, Made, Shortcut};
+use super::names::names;
 use super::ready;
 use crate::keyed::{Ask, KeyedBuckets, Seek, Taken, Unsure};
 use crate::limiter::Joined;
 use crate::line::Grant;
+use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,17 +42,22 @@ struct KeySeek<'a, 'py> {
     unsure: Option<Py<PyAny>>,
 }
 
-/// Whether comparing runs the interpreter's own code only.
+/// Whether comparing two such runs the interpreter's own code only.
+///
+/// `bytes` are not among them: under `python -b`, to compare them with text warns.
 fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.is_exact_instance_of::<PyString>()
         || value.is_exact_instance_of::<PyInt>()
-        || value.is_exact_instance_of::<PyBytes>()
         || value.is_exact_instance_of::<PyFloat>()
         || value.is_exact_instance_of::<PyBool>()
         || value.is_none()
         || value
             .cast_exact::<PyTuple>()
             .is_ok_and(|parts| parts.iter().all(|part| is_plain_leaf(&part)))
+}
+
+fn both_bytes(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
+    one.is_exact_instance_of::<PyBytes>() && other.is_exact_instance_of::<PyBytes>()
 }
 
 /// As `is_plain`, one level deep: no recursion to overflow.
@@ -61,7 +72,7 @@ impl Seek<Py<PyAny>> for KeySeek<'_, '_> {
         if other.is(self.key) {
             return Some(true);
         }
-        if self.plain && is_plain(other) {
+        if (self.plain && is_plain(other)) || both_bytes(self.key, other) {
             return other.eq(self.key).ok();
         }
         if let Some((_, same)) = self.known.iter().find(|(seen, _)| other.is(seen)) {
@@ -92,7 +103,7 @@ impl PyKeyedBuckets {
             known: Vec::new(),
             unsure: None,
         };
-        if !plain {
+        if !plain && !key.is_exact_instance_of::<PyBytes>() {
             self.has_containers.store(true, Ordering::Relaxed);
         }
         loop {
@@ -192,7 +203,7 @@ impl PyKeyedBuckets {
         if this.take(key, asked)? == Taken::Granted {
             return Ok(ready::ready(py)?.into_bound(py).into_any());
         }
-        slf.call_method1(pyo3::intern!(py, "_wait"), (key, asked, timeout_ns))
+        slf.call_method1(names(py).wait.bind(py), (key, asked, timeout_ns))
     }
 
     /// Take `tokens` for `key` and return True if they are there and nobody
@@ -211,7 +222,7 @@ impl PyKeyedBuckets {
         let mut taken = this.take(key, asked)?;
         if taken == Taken::Held {
             // Perhaps for a loop that is gone: look after the lines, then again.
-            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+            slf.call_method0(names(slf.py()).tend.bind(slf.py()))?;
         }
         if matches!(taken, Taken::Held | Taken::Crowded) {
             taken = this.take(key, asked)?;
@@ -285,29 +296,21 @@ impl PyKeyedBuckets {
         })
     }
 
-    /// As `TokenBucket._serve`.
-    fn _serve(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        Ok(self.buckets.serve(self.clock.now(py)?))
+    /// As `TokenBucket._turn`, but never on the processor.
+    #[pyo3(signature = (lane, exact = false))]
+    fn _turn(&self, py: Python<'_>, lane: u64, exact: bool) -> PyResult<Turn> {
+        let _ = exact;
+        let now = self.clock.now(py)?;
+        let mut others = self.buckets.serve(now);
+        others.retain(|other| *other != lane);
+        let grants = told(&self.buckets.collect(lane));
+        Ok((grants, others, self.due(now)))
     }
 
-    /// Never: see `TokenBucket._is_tight`.
-    fn _is_tight(&self) -> bool {
-        false
-    }
-
-    /// As `TokenBucket._collect`.
-    fn _collect(&self, lane: u64) -> Grants {
-        self.buckets
-            .collect(lane)
-            .iter()
-            .map(|grant| (grant.ticket, grant.taken_ns))
-            .collect()
-    }
-
-    /// As `TokenBucket._due_ns`.
-    fn _due_ns(&self, py: Python<'_>, lane: u64) -> PyResult<Option<u64>> {
+    /// As `TokenBucket._due`.
+    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<Due>> {
         let _ = lane;
-        Ok(self.buckets.due_ns(self.clock.now(py)?))
+        Ok(self.due(self.clock.now(py)?))
     }
 
     /// As `TokenBucket._retry_after`, for `key`.
@@ -348,6 +351,95 @@ impl PyKeyedBuckets {
     }
 }
 
+/// Whether two exact `str` or two exact `int` are equal; None for others.
+#[inline]
+fn plainly_same(key: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> Option<bool> {
+    if key.is(other) {
+        return Some(true);
+    }
+    let text = key.is_exact_instance_of::<PyString>();
+    let alike = key.get_type_ptr() == other.get_type_ptr();
+    if alike && (text || key.is_exact_instance_of::<PyInt>()) {
+        return key.eq(other).ok();
+    }
+    None
+}
+
+impl PyKeyedBuckets {
+    fn due(&self, now: u64) -> Option<Due> {
+        Some((self.buckets.due_ns(now)?, false))
+    }
+
+    /// Take now for a key that is remembered, by the system's clock. None where
+    /// it isn't so simple.
+    #[inline]
+    fn take_at_once(&self, arguments: &[Borrowed<'_, '_, PyAny>]) -> Option<bool> {
+        let (key, tokens) = arguments.split_first()?;
+        let asked = asked(tokens, self.buckets.quota())?;
+        let plain = key.is_exact_instance_of::<PyString>() || key.is_exact_instance_of::<PyInt>();
+        if !plain || !self.clock.is_native() {
+            return None;
+        }
+        let hash = spread(key.hash().ok()?);
+        let same = |other: &Py<PyAny>| plainly_same(key, other.bind(key.py()));
+        let taken = self
+            .buckets
+            .try_take_known(hash, same, asked, monotonic_ns())?;
+        Some(taken == Taken::Granted)
+    }
+}
+
+/// `try_acquire(key)` with a key that is remembered.
+struct TryAcquire;
+
+impl Shortcut for TryAcquire {
+    type Class = PyKeyedBuckets;
+    const NAME: &'static str = "try_acquire";
+
+    #[inline]
+    fn usual<'py>(
+        this: &PyKeyedBuckets,
+        py: Python<'py>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let taken = this.take_at_once(arguments)?;
+        if !taken {
+            this.buckets.count_refused();
+        }
+        Some(PyBool::new(py, taken).to_owned().into_any())
+    }
+
+    fn made() -> &'static Made {
+        static MADE: Made = Made::new();
+        &MADE
+    }
+}
+
+/// `acquire(key)` with a key that is remembered and has tokens left.
+struct Acquire;
+
+impl Shortcut for Acquire {
+    type Class = PyKeyedBuckets;
+    const NAME: &'static str = "acquire";
+
+    #[inline]
+    fn usual<'py>(
+        this: &PyKeyedBuckets,
+        py: Python<'py>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let ready = ready::shared(py)?;
+        (this.take_at_once(arguments) == Some(true)).then_some(ready)
+    }
+
+    fn made() -> &'static Made {
+        static MADE: Made = Made::new();
+        &MADE
+    }
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyKeyedBuckets>()
+    m.add_class::<PyKeyedBuckets>()?;
+    hot::install::<TryAcquire>(m.py())?;
+    hot::install::<Acquire>(m.py())
 }

@@ -4,9 +4,10 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{Grants, seconds};
+use super::bucket::{Due, Turn, seconds, told};
 use super::clock::monotonic_ns;
 use super::errors::ResourceError;
+use super::names::names;
 use super::ready;
 use crate::permits::Permits;
 use pyo3::exceptions::PyValueError;
@@ -50,7 +51,7 @@ impl PyPermits {
             ResourceError::new_err("release() without a permit taken: 0 are in use")
         })?;
         if given.wanted {
-            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+            slf.call_method0(names(slf.py()).tend.bind(slf.py()))?;
         }
         Ok(())
     }
@@ -60,7 +61,7 @@ impl PyPermits {
         if slf.get().permits.try_take() {
             return Ok(ready::ready(slf.py())?.into_bound(slf.py()).into_any());
         }
-        slf.call_method0(pyo3::intern!(slf.py(), "_wait"))
+        slf.call_method0(names(slf.py()).wait.bind(slf.py()))
     }
 
     /// `release()`.
@@ -85,31 +86,24 @@ impl PyPermits {
         self.permits.drop_lane(lane, monotonic_ns());
     }
 
-    /// Give back a permit that `_collect` told of, unused.
+    /// Give back a permit that `_turn` told of, unused.
     fn _refund(&self, taken_ns: u64) {
         let _ = taken_ns;
         let given = self.permits.give_back();
         debug_assert!(given.is_ok(), "a collected grant took a permit");
     }
 
-    /// Grant what can be granted now; the lanes that have grants to collect.
-    fn _serve(&self) -> Vec<u64> {
-        self.permits.serve(monotonic_ns())
+    /// As `TokenBucket._turn`; never due by itself, since time frees no permit.
+    #[pyo3(signature = (lane, exact = false))]
+    fn _turn(&self, lane: u64, exact: bool) -> Turn {
+        let _ = exact;
+        let mut others = self.permits.serve(monotonic_ns());
+        others.retain(|other| *other != lane);
+        (told(&self.permits.collect(lane)), others, None)
     }
 
-    /// Never: see `TokenBucket._is_tight`.
-    fn _is_tight(&self) -> bool {
-        false
-    }
-
-    /// The lane's grants, to be handed out.
-    fn _collect(&self, lane: u64) -> Grants {
-        let grants = self.permits.collect(lane);
-        grants.iter().map(|g| (g.ticket, g.taken_ns)).collect()
-    }
-
-    /// Never: time frees no permit.
-    fn _due_ns(&self, lane: u64) -> Option<u64> {
+    /// Never.
+    fn _due(&self, lane: u64) -> Option<Due> {
         let _ = lane;
         None
     }

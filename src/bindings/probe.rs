@@ -185,24 +185,28 @@ pub(crate) struct PyProbeThread {
 #[pymethods]
 impl PyProbeThread {
     #[new]
-    #[pyo3(signature = (board, host, port, *, max_connections, max_header_bytes, header_timeout))]
+    #[pyo3(signature = (board, address, *, max_connections, max_header_bytes, header_timeout, allowed_origin))]
     fn new(
         py: Python<'_>,
         board: &PyProbeBoard,
-        host: &str,
-        port: u16,
+        address: (String, u16),
         max_connections: usize,
         max_header_bytes: usize,
         header_timeout: f64,
+        allowed_origin: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let (host, port) = address;
         let limits = Limits {
             max_connections,
             max_header_bytes,
             header_timeout: Duration::from_secs_f64(header_timeout),
+            allowed_origin: allowed_origin
+                .map(|given| args::origin("allowed_origin", given))
+                .transpose()?,
         };
         let board = Arc::clone(&board.0);
         // Resolving a name can take seconds.
-        let server = py.detach(|| Server::start(host, port, limits, board))?;
+        let server = py.detach(|| Server::start(&host, port, limits, board))?;
         let port = server.address().port();
         Ok(Self {
             server: Mutex::new(Some(server)),

@@ -3,6 +3,7 @@
 // Python's calling convention, not Rust's, decides what the methods take.
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
+use super::hot;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -61,10 +62,24 @@ impl PyReady {
     fn close(&self) {}
 }
 
-/// The shared object.
+impl hot::Awaited for PyReady {
+    #[inline]
+    fn iterator(&self) -> &Py<PyAny> {
+        &self.end
+    }
+}
+
+static READY: PyOnceLock<Py<PyReady>> = PyOnceLock::new();
+
+/// The shared object, where the module was made: then it is there.
 #[inline]
+pub(crate) fn shared(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    let ready = READY.get(py)?;
+    Some(ready.bind(py).clone().into_any())
+}
+
+/// The shared object.
 pub(crate) fn ready(py: Python<'_>) -> PyResult<Py<PyReady>> {
-    static READY: PyOnceLock<Py<PyReady>> = PyOnceLock::new();
     READY
         .get_or_try_init(py, || {
             let mut end = PyTuple::empty(py).try_iter()?;
@@ -77,5 +92,7 @@ pub(crate) fn ready(py: Python<'_>) -> PyResult<Py<PyReady>> {
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyReady>()
+    m.add_class::<PyReady>()?;
+    hot::install_await::<PyReady>(m.py());
+    ready(m.py()).map(|_| ())
 }

@@ -113,6 +113,32 @@ fn loom_of_two_adds_one_wins() {
     });
 }
 
+/// An add as it must not be: it acts on what a search found before the lock was
+/// let go of.
+fn add_late(cache: &Cache<Key, u32>, number: u32, value: u32) -> bool {
+    let key = Ask(Arc::new(number));
+    let found = cache.peek(0, &key, 0, |_| ());
+    let absent = found.is_ok_and(|found| found.is_none());
+    if absent {
+        let mut gone = Leaving::default();
+        let mut shard = cache.shards[0].lock();
+        shard.set(None, fold(0), entry(&key, value), 0, &mut gone);
+    }
+    absent
+}
+
+#[test]
+#[should_panic(expected = "exactly one stored its value")]
+fn loom_finds_an_add_on_an_old_search() {
+    loom::model(|| {
+        let cache = cache(4, &[1]);
+
+        let (one, other) = both(&cache, |c| add_late(c, 2, 20), |c| add_late(c, 2, 21));
+
+        assert!(one != other, "exactly one stored its value");
+    });
+}
+
 #[test]
 fn loom_of_two_deletes_one_has_it() {
     loom::model(|| {

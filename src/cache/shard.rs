@@ -138,19 +138,30 @@ impl<K, V> Shard<K, V> {
         now: impl FnOnce() -> u64,
         read: impl FnOnce(&V) -> R,
     ) -> Read<K, V, R> {
-        let held = slot.and_then(|slot| Some((slot, self.slab.get(slot)?)));
-        let Some((slot, held)) = held else {
+        let Some(slot) = slot else {
             self.counters.misses += 1;
             return Read::Miss;
         };
-        let now = now();
-        if now >= held.deadline() {
-            return self.miss_expired(slot, now);
+        match self.hit(slot, now, read) {
+            Ok(value) => Read::Hit(value),
+            Err(now) => self.miss_expired(slot, now),
         }
+    }
+
+    /// The value in `slot`, read, if it is live; else the time that it isn't.
+    #[inline]
+    pub(crate) fn hit<R>(
+        &mut self,
+        slot: u32,
+        now: impl FnOnce() -> u64,
+        read: impl FnOnce(&V) -> R,
+    ) -> Result<R, u64> {
+        let held = self.slab.get(slot).expect("the slot found is held");
+        held.check(now)?;
         let value = read(&held.value);
         self.order.touch(slot);
         self.counters.hits += 1;
-        Read::Hit(value)
+        Ok(value)
     }
 
     #[cold]

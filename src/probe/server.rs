@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,8 +26,9 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::{Answer, METRICS, Request};
 use super::board::Board;
-use super::connections::{Activity, Connections, Inherited};
+use super::connections::{Activity, Connections, Inherited, Mark};
 use super::listener::{BindError, bind};
+use super::origin::Origin;
 use super::thread::{close_inherited, spawn_quiet};
 
 /// A connection ends after this long even if it keeps asking: whoever reads its
@@ -44,7 +47,7 @@ const TIMED_OUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What clients may ask of the server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Open connections; beyond it the stalest one is closed. At least 1.
     pub max_connections: usize,
@@ -53,6 +56,9 @@ pub struct Limits {
     /// For the whole head of a request to arrive, from the connection or from
     /// the last answer on.
     pub header_timeout: Duration,
+    /// The one origin whose pages may read the answers in a browser; by default
+    /// only pages of the server's own.
+    pub allowed_origin: Option<Origin>,
 }
 
 /// A running probe thread.
@@ -175,18 +181,19 @@ impl Service {
             let _entered = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        // Before `start` returns: later there may be none left.
+        // Both before `start` returns: there may be no descriptor left later, and
+        // a fork may come before the thread's first step.
         let spare = spare_descriptor();
+        let mark = self.inherited.enter(number(&listener));
         spawn_quiet("mtaio-probes", move || {
-            runtime.block_on(self.accept(listener, spare));
+            runtime.block_on(self.accept(listener, mark, spare));
             // Joins the scraping thread, unless its source hangs.
             runtime.shutdown_timeout(DRAIN);
         })
     }
 
-    async fn accept(self, listener: TcpListener, mut spare: Option<UdpSocket>) {
+    async fn accept(self, listener: TcpListener, mark: Mark, mut spare: Option<UdpSocket>) {
         let mut stopped = self.stopped.clone();
-        let mark = self.inherited.enter(number(&listener));
         let mut connections = Connections::new(self.limits.max_connections);
         loop {
             tokio::select! {
@@ -218,9 +225,10 @@ impl Service {
         let _ = stream.set_nodelay(true);
         let socket = number(&stream);
         let board = Arc::clone(&self.board);
+        let reader = self.limits.allowed_origin.as_ref().map(Origin::header);
         let handler = service_fn(move |request| {
             activity.touch();
-            respond(Arc::clone(&board), request)
+            respond(Arc::clone(&board), reader.clone(), request)
         });
         let io = TokioIo::new(stream);
         let mut connection = self.protocol().serve_connection(io, handler);
@@ -267,10 +275,21 @@ impl Service {
 
 async fn respond(
     board: Arc<Board>,
+    reader: Option<HeaderValue>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let mut response = response(answer(board, request).await);
+    if let Some(origin) = reader {
+        // Always the same, whoever asks: the browser compares, and caches need no `Vary`.
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    Ok(response)
+}
+
+async fn answer(board: Arc<Board>, request: hyper::Request<Incoming>) -> Answer {
     if request.uri().path() != METRICS {
-        return Ok(response(board.answer(asked(&request))));
+        return board.answer(asked(&request));
     }
     // Sources run aside: one that hangs costs its scrape and no other probe.
     let work = move || board.answer(asked(&request));
@@ -278,12 +297,11 @@ async fn respond(
     // hanging one don't pile up.
     let mut scrape = JoinSet::new();
     scrape.spawn_blocking(work);
-    let answer = match timeout(LONGEST_SCRAPE, scrape.join_next()).await {
+    match timeout(LONGEST_SCRAPE, scrape.join_next()).await {
         Ok(Some(Ok(answer))) => answer,
         Ok(_) => Answer::plain(500, "a metrics source failed\n"),
         Err(_) => Answer::plain(503, "a metrics source hangs\n"),
-    };
-    Ok(response(answer))
+    }
 }
 
 fn asked(request: &hyper::Request<Incoming>) -> Request<'_> {
@@ -329,6 +347,7 @@ mod tests {
             max_connections: 4,
             max_header_bytes: 1024,
             header_timeout,
+            allowed_origin: Origin::parse("http://127.0.0.1:8000"),
         };
         Server::start("127.0.0.1", 0, limits, Arc::new(board)).unwrap()
     }
@@ -362,6 +381,17 @@ mod tests {
     }
 
     #[test]
+    fn a_child_forked_right_after_the_start_can_let_go_of_the_port() {
+        for _ in 0..100 {
+            let server = started(Duration::from_secs(5));
+            let open_to_a_child = server.inherited.take().count();
+
+            assert_eq!(open_to_a_child, 1);
+            assert!(server.stop(Duration::from_secs(5)));
+        }
+    }
+
+    #[test]
     fn a_slow_head_is_408_and_an_oversized_one_431() {
         let server = started(Duration::from_millis(100));
         let oversized = [
@@ -388,6 +418,18 @@ mod tests {
 
         assert_eq!(status(&answer), "200");
         drop(idle);
+        assert!(server.stop(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_page_of_the_allowed_origin_may_read_every_answer() {
+        let server = started(Duration::from_secs(5));
+        let header = "\r\naccess-control-allow-origin: http://127.0.0.1:8000\r\n";
+
+        for path in ["/livez", "/readyz", "/metrics", "/nothing"] {
+            let answer = exchange(&server, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+            assert!(answer.contains(header), "{answer}");
+        }
         assert!(server.stop(Duration::from_secs(5)));
     }
 

@@ -207,6 +207,47 @@ def test_a_loop_closed_while_others_wait_harms_nobody():
     forget(tasks)
 
 
+def test_a_loop_closed_with_a_large_request_delays_nobody():
+    limiter = RateLimiter(100, 1000)
+    limiter.try_acquire(1000)
+    dead = asyncio.new_event_loop()
+    task = dead.create_task(limiter.acquire(1000))
+    dead.run_until_complete(asyncio.sleep(0))
+    dead.close()
+
+    # Behind the large request it would be due in ten seconds, and refused.
+    asyncio.run(limiter.acquire(timeout=1))
+
+    assert limiter.stats().waiting == 0
+    forget([task])
+
+
+def test_one_cancelled_in_a_loop_moves_up_those_of_another():
+    limiter = RateLimiter(100, 1000)
+    limiter.try_acquire(1000)
+    joined, behind = threading.Event(), threading.Event()
+
+    async def first():
+        large = asyncio.create_task(limiter.acquire(1000))
+        await asyncio.sleep(0)
+        joined.set()
+        await asyncio.to_thread(behind.wait, 10)
+        large.cancel()
+
+    async def second():
+        small = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        behind.set()
+        # Its timer was set for ten seconds.
+        await asyncio.wait_for(small, 5)
+
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(asyncio.run, first())
+        assert joined.wait(10)
+        asyncio.run(second())
+        one.result(10)
+
+
 def test_try_acquire_works_again_after_a_loop_died_waiting():
     limiter = RateLimiter(1000, 5)
     limiter.try_acquire(5)

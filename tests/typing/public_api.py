@@ -77,6 +77,19 @@ async def cache(names: TTLCache[str]) -> None:
     assert_type(names.stats(), CacheStats)
     assert_type(names.stats().hit_rate, float)
     assert_type(await names.get_or_set("a", lambda: "b"), str)
+    assert_type(names.get_or_set_blocking("a", lambda: "b"), str)
+
+    @names.cached
+    async def one(number: int) -> str:
+        return str(number)
+
+    @names.cached(ttl=1.0)
+    def other(number: int) -> str:
+        return str(number)
+
+    assert_type(await one(1), str)
+    assert_type(other(1), str)
+    other("a")  # type: ignore[arg-type]
     async with names as same:
         assert_type(same, TTLCache[str])
     await names.set("a", 1)  # type: ignore[arg-type]

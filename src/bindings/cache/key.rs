@@ -85,6 +85,15 @@ impl Probe<Py<PyAny>> for PyProbe<'_, '_> {
     }
 }
 
+/// The hash of a key whose hashing and equality run no Python code, else `None`.
+#[inline]
+pub(super) fn plain_hash(key: &Bound<'_, PyAny>) -> Option<u64> {
+    Plain::of(key.as_ptr())?;
+    // SAFETY: a live object of a type whose hash can't fail, and this thread is
+    // attached.
+    Some(unsafe { ffi::PyObject_Hash(key.as_ptr()) } as u64)
+}
+
 /// Whether the collector must visit `object`: its type takes part in collection.
 #[inline]
 pub(super) fn is_collected(object: &Bound<'_, PyAny>) -> bool {

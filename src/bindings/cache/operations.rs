@@ -111,7 +111,7 @@ impl PyCache {
     }
 
     #[inline]
-    pub(super) fn get(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn find(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = key.py();
         let hash = hash_of(key)?;
         let probe = PyProbe::new(key);
@@ -180,16 +180,20 @@ impl PyCache {
         }
     }
 
-    /// Handles on all live entries with their deadlines, one shard locked at a
-    /// time.
-    pub(super) fn live(&self, py: Python<'_>) -> PyResult<Vec<Live>> {
-        let now = self.now(py)?;
+    /// Handles on all live entries of shard `at`, with their deadlines.
+    pub(super) fn live(&self, py: Python<'_>, at: usize, now: u64) -> Vec<Live> {
         let mut all = Vec::new();
-        for at in 0..self.core.shard_count() {
-            self.core.each(at, now, |key, value, deadline| {
-                all.push((key.clone_ref(py), value.clone_ref(py), deadline));
-            });
-        }
-        Ok(all)
+        self.core.each(at, now, |key, value, deadline| {
+            all.push((key.clone_ref(py), value.clone_ref(py), deadline));
+        });
+        all
+    }
+
+    /// The same of all shards, locked one at a time.
+    pub(super) fn all_live(&self, py: Python<'_>) -> PyResult<impl Iterator<Item = Live>> {
+        let now = self.now(py)?;
+        let shards = 0..self.core.shard_count();
+        let live: Vec<Live> = shards.flat_map(|at| self.live(py, at, now)).collect();
+        Ok(live.into_iter())
     }
 }

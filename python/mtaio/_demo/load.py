@@ -1,11 +1,11 @@
-"""The load the example puts on itself: clients that ask, wait and ask again."""
+"""The load the demo puts on itself: clients that ask, wait and ask again."""
 
 import asyncio
 import itertools
 import random
 from collections import Counter
 
-from .http import Server
+from .http import HOST, Response, Server, ask
 
 # Some keys are asked for far more often than others, as in life.
 ITEMS = 5000
@@ -46,18 +46,20 @@ class Load:
             except OSError:
                 continue  # it does not listen (any more)
             try:
-                while await self._ask_whole(reader, writer):
+                while answer := await self._ask_whole(reader, writer):
+                    if answer.headers["connection"] == "close":
+                        return  # it leaves, so ask elsewhere
                     pause = self._pause * self._random.uniform(0.5, 1.5)
                     await asyncio.sleep(pause)
             finally:
                 writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._server.port)
+        return await asyncio.open_connection(HOST, self._server.port)
 
     async def _ask_whole(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    ) -> Response | None:
         """Ask once; a stop that comes amid waits for the answer."""
         exchange = asyncio.ensure_future(self._ask(reader, writer))
         try:
@@ -68,20 +70,15 @@ class Load:
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    ) -> Response | None:
+        """The answer, None if there was none."""
         item = self._random.choices(range(ITEMS), cum_weights=self._cumulative)[0]
-        number = next(self._numbers)
-        writer.write(
-            f"GET /items/{item} HTTP/1.1\r\nHost: localhost\r\n"
-            f"X-Request-Id: load-{number}\r\n\r\n".encode()
-        )
+        name = {"X-Request-Id": f"load-{next(self._numbers)}"}
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            length = head.lower().partition("content-length:")[2].split("\r\n")[0]
-            await reader.readexactly(int(length))
+            answer = await ask(reader, writer, f"/items/{item}", name)
         except (ConnectionError, asyncio.IncompleteReadError):
             # Closed before it was read: such a request was not accepted.
             self.unanswered += 1
-            return False
-        self.answers[int(head.split(" ")[1])] += 1
-        return "connection: close" not in head.lower()
+            return None
+        self.answers[answer.status] += 1
+        return answer

@@ -1,42 +1,23 @@
-"""The deployment example as people start it: figures, log, stop, bad settings."""
+"""The demo as people start it: figures, log, stop, bad settings."""
 
-import os
 import re
 import signal
-import subprocess
+import socket
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from demo_process import Demo, run
 from mtaio.app import ExitCode
 
-ROOT = Path(__file__).parents[2]
+MARK = " - mtaio.access - INFO - "
 LIVE = re.compile(
     r"(?:healthy|degraded) +cpu +(\d+\.\d) %  memory +(\d+\.\d) % +(\d+) req/s"
 )
-
-
-def environment(**settings):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("MTAIO_")}
-    settings = {f"MTAIO_{name}": str(value) for name, value in settings.items()}
-    return clean | settings | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-
-
-def run(folder, **settings):
-    """Run to the end; what was printed."""
-    return subprocess.run(
-        [sys.executable, "-m", "examples.deployment"],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def logged(folder):
@@ -46,9 +27,7 @@ def logged(folder):
         for file in folder.glob("app.log*")
         for line in file.read_text("utf-8").splitlines()
     ]
-    found = [
-        line.split(" - mtaio.access - INFO - ")[1] for line in lines if "ess" in line
-    ]
+    found = [line.split(MARK)[1] for line in lines if MARK in line]
     requests = {}
     for entry in found:
         name, _, status = entry.split()[:3]
@@ -102,26 +81,19 @@ def test_tight_limits_refuse_and_still_log_every_request_once(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_loses_no_request_of_clients_outside(tmp_path, number):
-    with subprocess.Popen(
-        [sys.executable, "-m", "examples.deployment"],
-        cwd=tmp_path,
-        env=environment(DRAIN_DELAY=0.5, RATE_LIMIT=1000, BURST_LIMIT=1000),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        url = process.stdout.readline().split()[1]
-        probes = process.stdout.readline().split()[2].removesuffix("/livez")
-        with urllib.request.urlopen(f"{probes}/readyz", timeout=30) as answer:
-            assert answer.status == 200
+    settings = {"DRAIN_DELAY": 0.5, "RATE_LIMIT": 1000, "BURST_LIMIT": 1000}
+    with Demo(tmp_path, **settings) as demo:
+        assert demo.probe("readyz").status == 200
+        url = f"{demo.service}/items/1"
         clients = [Client(url, f"outside{n}") for n in range(4)]
         for client in clients:
             client.start()
-        process.stdout.readline()
+        demo.process.stdout.readline()
 
-        process.send_signal(number)
+        demo.process.send_signal(number)
 
-        output = process.stdout.read()
-        assert process.wait(30) == ExitCode.CLEAN
+        output = demo.rest()
+        assert demo.process.returncode == ExitCode.CLEAN
         for client in clients:
             client.join(30)
     requests = logged(tmp_path)
@@ -141,6 +113,30 @@ def test_bad_settings_are_listed_together_and_exit_with_2(tmp_path):
     assert "MTAIO_MAX_WORKERS must be an int >= 1, got 0" in done.stderr
     assert "MTAIO_CACHE_TLL is unknown, did you mean MTAIO_CACHE_TTL?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_keeps_it_from_starting_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for_page = run(tmp_path, "--port", str(port))
+        for_probes = run(tmp_path, PROBE_PORT=port)
+    without_log = run(tmp_path, LOG_FILE=tmp_path / "missing" / "app.log")
+
+    assert f" cannot listen on 127.0.0.1:{port}: " in for_page.stderr
+    assert f"probes cannot listen on 127.0.0.1:{port}: " in for_probes.stderr
+    assert "missing" in without_log.stderr
+    for done in (for_page, for_probes, without_log):
+        assert done.returncode == ExitCode.START_FAILED
+        assert "not started: " in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http", ""])
+def test_a_port_that_is_none_is_refused(tmp_path, port):
+    done = run(tmp_path, f"--port={port}")
+
+    assert done.returncode == 2
+    assert f"must be 0 to 65535, got '{port}'" in done.stderr
 
 
 class Client(threading.Thread):

@@ -11,7 +11,7 @@
 //! `bindings::cache::key`, `bindings::cache::hot` and `bindings::cache::reading`
 //! (type checks of a key; reads without that wrapper), `metrics::system`
 //! (getrusage, statvfs), `probe::dump` and `probe::thread` (signals, sockets and
-//! state over a fork), and in `log` `mapping`, `ring`, `storage`, `lives`,
+//! state over a fork), and in `log` `mapping` (`loom_mapping` in models), `ring`, `storage`, `lives`,
 //! `fork`, `thread`, `schedule` and `report` (shared memory, files, forks,
 //! signal masks, the C calendar).
 

@@ -10,6 +10,7 @@
 //! else is the writer's: batches, the lock between processes, rotation,
 //! outages and recovery.
 
+mod batch;
 mod compress;
 mod doorbell;
 mod drain;

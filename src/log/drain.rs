@@ -19,11 +19,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Config;
+use super::batch::{Batch, read_record, read_until, whole_records};
 use super::compress;
 use super::file::{Identity, LogFile, Standing};
 use super::ring::{Corrupt, Intent};
 use super::rotation::{self, Policy};
-use super::storage::{self, Housed, Orphan, Spill};
+use super::storage::{self, Housed, Orphan};
 use super::thread;
 
 /// One `write` takes about this much: enough to make its cost vanish, little
@@ -33,9 +34,6 @@ const BATCH: usize = 256 << 10;
 const TURN: usize = 4 << 20;
 /// A rotation that failed is not tried again before.
 const ROTATION_RETRY: Duration = Duration::from_secs(1);
-
-/// Written in place of a record beside the ring that is gone.
-pub(super) const LOST: &str = "[a long record was lost]\n";
 
 /// What happened in a turn, for the counters.
 #[derive(Debug, Default)]
@@ -50,23 +48,6 @@ pub(super) struct Tally {
     pub(super) foreign: Vec<PathBuf>,
     /// Rotation or retention failed; the records are written all the same.
     pub(super) rotation_fault: Option<io::Error>,
-}
-
-/// Records on their way from a ring to the file.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    /// After each record: its end in the ring, and in `bytes`.
-    ends: Vec<(u64, usize)>,
-    spills: Vec<Spill>,
-    /// The next record belongs into a new file.
-    full: bool,
-}
-
-impl Batch {
-    fn end(&self) -> Option<u64> {
-        self.ends.last().map(|(position, _)| *position)
-    }
 }
 
 /// The file, how it rotates, and where dead processes' rings may lie.
@@ -454,63 +435,6 @@ fn abandon(source: &Housed, position: u64, tally: &mut Tally) {
     let head = source.ring.head();
     tally.corrupt_bytes += head.saturating_sub(position);
     source.ring.commit(head);
-}
-
-/// The end of the last record that lies wholly in the first `done` bytes.
-fn whole_records(batch: &Batch, done: usize) -> usize {
-    let ends = batch.ends.iter().map(|(_, end)| *end);
-    ends.take_while(|end| *end <= done).last().unwrap_or(0)
-}
-
-fn read_until(
-    source: &Housed,
-    intent: Intent,
-    batch: &mut Batch,
-) -> io::Result<Result<(), Corrupt>> {
-    let mut position = intent.start;
-    while position < intent.end {
-        match read_record(source, position, batch)? {
-            Ok(Some(next)) => position = next,
-            _ => return Ok(Err(Corrupt)),
-        }
-        batch.ends.push((position, batch.bytes.len()));
-    }
-    Ok(if position == intent.end {
-        Ok(())
-    } else {
-        Err(Corrupt)
-    })
-}
-
-/// Appends the record at `position`; `Ok(Ok(None))` when there is none.
-fn read_record(
-    source: &Housed,
-    position: u64,
-    batch: &mut Batch,
-) -> io::Result<Result<Option<u64>, Corrupt>> {
-    let begin = batch.bytes.len();
-    let taken = match source.ring.take(position, &mut batch.bytes) {
-        Ok(Some(taken)) => taken,
-        Ok(None) => return Ok(Ok(None)),
-        Err(Corrupt) => return Ok(Err(Corrupt)),
-    };
-    if taken.spilled {
-        let Some(spill) = Spill::from_bytes(&batch.bytes[begin..]) else {
-            batch.bytes.truncate(begin);
-            return Ok(Err(Corrupt));
-        };
-        batch.bytes.truncate(begin);
-        match source.unspill(&spill, &mut batch.bytes) {
-            Ok(()) => {}
-            // The one thing that can be missing; the records after it are not.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                batch.bytes.extend_from_slice(LOST.as_bytes());
-            }
-            Err(error) => return Err(error),
-        }
-        batch.spills.push(spill);
-    }
-    Ok(Ok(Some(taken.next)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::drain::{LOST, Tally, Target};
+use super::batch::LOST;
+use super::drain::{Tally, Target};
 use super::ring::Intent;
 use super::{Config, Mode, Policy, file, storage};
 

@@ -115,8 +115,8 @@ class Check:
             return Result(Status.UNHEALTHY, "the run before has not ended yet")
         try:
             self._pending = self._begin()
-        except RuntimeError as error:  # no thread is to be had
-            return _raised(error)
+        except RuntimeError as fault:  # no thread is to be had
+            return _raised(fault)
         done, _ = await asyncio.wait({self._pending}, timeout=self.timeout)
         if not done:
             self._pending.cancel()

@@ -383,6 +383,22 @@ def test_run_serves_until_asked_and_a_second_ask_skips_the_wait():
     assert seconds == 1
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_asked_to_stop_before_it_runs_it_ends_at_once(started):
+    journal = []
+
+    async def main():
+        app = application(journal, (Part(journal, "a"),))
+        if started:
+            await app.start()
+        app.request_stop()
+        code = await app.run()
+        return code, app.phase
+
+    assert virtual_time.run(main()) == (ExitCode.CLEAN, Phase.STOPPED)
+    assert journal == (["start a", "stop a"] if started else [])
+
+
 def test_asked_to_stop_during_the_start_it_stops_what_was_started():
     journal = []
 
@@ -424,26 +440,46 @@ def test_a_start_cancelled_at_any_instant_stops_all_that_started(turns):
     assert stopped == started[::-1]
 
 
-def test_a_component_that_ends_by_itself_stops_the_application():
-    @contextlib.asynccontextmanager
-    async def crashing():
-        async with asyncio.TaskGroup() as group:
-            group.create_task(crash())
-            yield
-
+@contextlib.asynccontextmanager
+async def crashing(after):
     async def crash():
-        await asyncio.sleep(3)
+        await asyncio.sleep(after)
         raise OSError("gone")
 
+    async with asyncio.TaskGroup() as group:
+        group.create_task(crash())
+        yield
+
+
+def test_a_component_that_ends_by_itself_stops_the_application():
     async def main():
         app = Application()
-        app.add("crashing", crashing())
+        app.add("crashing", crashing(3))
         code = await app.run()
         return code, app.error_handler.counts()
 
     code, counts = virtual_time.run(main())
     assert code is ExitCode.CRASHED
     assert counts == {"ExceptionGroup": 1}
+
+
+def test_components_that_end_amid_a_stop_cost_no_request_its_answer():
+    async def main():
+        app = Application(grace_period=60)
+        app.add("first", crashing(3))
+        app.add("second", crashing(4))
+
+        async def request():
+            async with app.request():
+                await asyncio.sleep(20)
+                return "answered"
+
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        answer = await request()
+        return answer, await running
+
+    assert virtual_time.run(main()) == ("answered", ExitCode.CRASHED)
 
 
 def test_a_component_is_entered_and_left_by_one_task():

@@ -220,3 +220,34 @@ def test_a_stop_signal_drains_before_the_server_hears_it(signals, heard_after):
         assert virtual_time.run(main()) == heard_after
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("drain_delay", [0, 5])
+def test_readiness_fails_before_the_server_hears_a_stop_signal(drain_delay):
+    journal = []
+
+    class Health:
+        probes = None
+
+        def set_ready(self, ready, reason=""):
+            journal.append("ready" if ready else reason)
+
+    async def main():
+        app = Application(drain_delay=drain_delay, health=Health())
+        server = Server(app.asgi(plain))
+        await server.lifespan("startup")
+        journal.clear()
+        signal.raise_signal(signal.SIGTERM)
+        assert journal[0] == "a stop was asked for by a signal"  # no turn was needed
+        await asyncio.sleep(60)
+        assert app.phase is Phase.DRAINING
+        await server.lifespan("shutdown")
+
+    before = signal.signal(signal.SIGTERM, lambda *_: journal.append("heard"))
+    try:
+        virtual_time.run(main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    heard = journal.index("heard")
+    assert ("the application is draining" in journal[:heard]) == (drain_delay > 0)

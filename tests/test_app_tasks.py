@@ -142,6 +142,31 @@ def test_a_task_that_refuses_to_end_is_told_and_left_behind():
     assert seconds <= 10
 
 
+def test_a_task_that_fails_at_its_clean_up_is_not_restarted_amid_the_stop():
+    begins = []
+
+    async def work():
+        begins.append(now())
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise OSError("gone")
+
+    async def main():
+        app = Application(grace_period=10)
+        app.spawn("work", work, restart=True)
+        await app.start()
+        await asyncio.sleep(1)
+        stopped = now()
+        await app.stop()
+        return now() - stopped, app.exit_code, app.error_handler.counts()
+
+    seconds, code, counts = virtual_time.run(main())
+    assert (seconds, code) == (0, ExitCode.CLEAN)
+    assert counts == {"OSError": 1}
+    assert len(begins) == 1
+
+
 def test_readiness_follows_the_phases():
     async def main():
         health = Health()

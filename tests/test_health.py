@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+import threading
 import time
 from types import SimpleNamespace
 
@@ -688,6 +689,23 @@ async def test_no_answer_ends_the_schedule_of_its_check(answer, in_thread):
         await asyncio.wait_for(thrice.wait(), 10)
 
         assert health.statuses() == {"a": Status.UNHEALTHY}
+
+
+async def test_a_check_is_down_while_no_thread_is_to_be_had(monkeypatch):
+    def none_left(_):
+        raise RuntimeError("can't start new thread")
+
+    async with HealthMonitor(Figures()) as health:
+        options = {"interval": None, "failures": 1, "successes": 1, "cache": 0}
+        health.check("a", **options)(lambda: True)
+        with monkeypatch.context() as exhausted:
+            exhausted.setattr(threading.Thread, "start", none_left)
+            down = await health.run_check("a")
+        well = await health.run_check("a")
+
+    reason = "RuntimeError: can't start new thread"
+    assert down == Result(Status.UNHEALTHY, reason)
+    assert well.status is Status.HEALTHY
 
 
 async def test_whoever_waits_for_a_check_at_the_stop_is_told_and_not_cancelled():

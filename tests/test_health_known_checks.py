@@ -218,6 +218,7 @@ def test_http_gives_up_after_its_timeout():
             ValueError,
             "^url must be without user and password, which would not be sent$",
         ),
+        (lambda: health.http_get("http://a:99999"), ValueError, "url must have a port"),
         (lambda: health.http_get(7), TypeError, "url must be non-empty"),
         (
             lambda: health.http_get("http://a", timeout=-1),

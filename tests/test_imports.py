@@ -29,6 +29,7 @@ OWNER = {
     "_inflight": "app",
     "_lifecycle": "app",
     "_notify": "app",
+    "_phases": "app",
     "_reload": "app",
     "_signals": "app",
     "_tasks": "app",

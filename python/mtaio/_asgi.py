@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ._lifecycle import Phase
-from ._signals import handled
+from ._phases import Phase
+from ._signals import STOP_ASKED, handled
 from .exceptions import ApplicationError, StartupError
 
 if TYPE_CHECKING:
@@ -137,11 +137,15 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
         server = servers[signal.Signals(number)]
         if not callable(server):
             return
-        if application.phase is Phase.READY and application.drain_delay > 0:
+        delay = 0.0
+        if application.phase is Phase.READY:
+            # From inside the handler: the loop may be stuck.
+            if application.health is not None:
+                application.health.set_ready(False, STOP_ASKED)
             loop.call_soon_threadsafe(application.begin_drain)
-            loop.call_soon_threadsafe(
-                loop.call_later, application.drain_delay, server, number, None
-            )
+            delay = application.drain_delay
+        if delay > 0:
+            loop.call_soon_threadsafe(loop.call_later, delay, server, number, None)
         else:
             server(number, frame)
 

@@ -113,7 +113,10 @@ class Check:
     async def _run(self) -> Result:
         if self._pending is not None and not self._pending.done():
             return Result(Status.UNHEALTHY, "the run before has not ended yet")
-        self._pending = self._begin()
+        try:
+            self._pending = self._begin()
+        except RuntimeError as fault:  # no thread is to be had
+            return _raised(fault)
         done, _ = await asyncio.wait({self._pending}, timeout=self.timeout)
         if not done:
             self._pending.cancel()

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from . import _rust
 from ._states import Result, Status
@@ -159,13 +159,14 @@ def http_get(url: str, *, timeout: float = 5.0) -> SyncCheck:
             "url must be without user and password, which would not be sent"
         )
     shown = parts._replace(query="", fragment="").geturl()  # a token may be there
+    host, port = parts.hostname, _port_of(parts, url)
     seconds = _rust.positive("timeout", timeout)
     secure = parts.scheme == "https"
     connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
 
     def check() -> Result:
-        connection = connect(parts.hostname or "", parts.port, timeout=seconds)
+        connection = connect(host, port, timeout=seconds)
         with contextlib.closing(connection):
             connection.request("GET", target, headers={"Connection": "close"})
             status = connection.getresponse().status
@@ -192,6 +193,13 @@ def _graded(value: float, levels: tuple[float, float], told: str) -> Result:
     if value >= degraded:
         return Result(Status.DEGRADED, f"{told}, degraded from {degraded:g}")
     return Result(Status.HEALTHY, told)
+
+
+def _port_of(parts: SplitResult, url: str) -> int | None:
+    try:
+        return parts.port
+    except ValueError as error:
+        raise ValueError(f"url must have a port of 0 to 65535, got {url!r}") from error
 
 
 def _port(given: int) -> int:

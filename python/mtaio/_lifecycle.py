@@ -1,10 +1,10 @@
 """The one life of an application: start in order, serve, stop in order."""
 
 import asyncio
-import enum
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -14,8 +14,9 @@ from ._components import Component, Components, Step, call, lifetime
 from ._errors import HandlesErrors, Reports, message
 from ._inflight import Inflight, Request
 from ._notify import Notifier
+from ._phases import ExitCode, Phase
 from ._reload import reopen_logs
-from ._signals import handled
+from ._signals import STOP_ASKED, handled
 from ._tasks import BackgroundTasks, Spec, Work, whole
 from .exceptions import ApplicationError, ShutdownError, StartupError
 
@@ -28,32 +29,6 @@ _log = logging.getLogger("mtaio.app")
 
 # What abandoned requests get to end when they are cancelled.
 _CANCELLED_SECONDS = 1.0
-
-
-class Phase(enum.StrEnum):
-    """Where an application is in its one life; they follow in this order."""
-
-    NEW = "new"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-class ExitCode(enum.IntEnum):
-    """What `Application.run` returns, for `sys.exit`."""
-
-    CLEAN = 0
-    """Asked to stop, and everything stopped in time."""
-    START_FAILED = 1
-    """A component did not start; `run` raises `StartupError` instead."""
-    BAD_SETTINGS = 2
-    """For callers that read `Settings`; `run` itself never returns it."""
-    UNCLEAN = 3
-    """Work was abandoned or a component was cut off at its deadline."""
-    CRASHED = 4
-    """A component or a critical background task ended by an error."""
 
 
 class Lifecycle:
@@ -85,6 +60,7 @@ class Lifecycle:
         self._phase = Phase.NEW
         self._exit_code = ExitCode.CLEAN
         self._start_ended = asyncio.Event()
+        self._asks: deque[None] = deque()
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drain_began = 0.0
@@ -253,6 +229,7 @@ class Lifecycle:
             StartupError: A component failed to start.
         """
         self._loop = asyncio.get_running_loop()
+        self._take_asks()  # of before there was a loop to hear them
         with handled(self._signal_handlers()):
             try:
                 if await self._start_unless_asked_to_stop():
@@ -264,10 +241,12 @@ class Lifecycle:
     def request_stop(self) -> None:
         """Ask `run` to stop; asked again, to skip what it waits for. Never waits.
 
-        From any thread, and from a signal handler.
+        From any thread, and from a signal handler. Asked before `run` was called,
+        it starts nothing.
         """
+        self._asks.append(None)  # before the look at the loop: none is lost
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ask_stop)
+            self._loop.call_soon_threadsafe(self._take_asks)
 
     def request_reload(self) -> None:
         """Ask for a `reload`, unless one is under way. Never waits.
@@ -369,7 +348,8 @@ class Lifecycle:
         if not isinstance(failure, Exception):
             failure = ApplicationError(f"{component.name} ended early: {failure!r}")
         self._reports.tell(failure, {"component": component.name})
-        self._ask_stop()
+        # No ask: amid a stop that would skip the wait for requests.
+        self._stop_asked.set()
 
     def _task_crashed(self, spec: Spec, error: Exception) -> None:
         self._reports.tell(error, {"task": spec.name})
@@ -386,6 +366,9 @@ class Lifecycle:
     async def _start_unless_asked_to_stop(self) -> bool:
         if self._phase is not Phase.NEW:
             return True
+        if self._stop_asked.is_set():
+            self._enter(Phase.STOPPED)
+            return False
         starting = asyncio.create_task(self.start(), name="mtaio:start")
         asked = asyncio.create_task(self._stop_asked.wait())
         try:
@@ -412,17 +395,19 @@ class Lifecycle:
     def _on_stop_signal(self) -> None:
         # Readiness is told from inside the handler: the loop may be stuck.
         if self.health is not None:
-            self.health.set_ready(False, "a stop was asked for by a signal")
+            self.health.set_ready(False, STOP_ASKED)
         self.request_stop()
 
     def _begin_reload(self) -> None:
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self.reload(), name="mtaio:reload")
 
-    def _ask_stop(self) -> None:
-        if self._stop_asked.is_set():
-            self._hurry.set()
-        self._stop_asked.set()
+    def _take_asks(self) -> None:
+        while self._asks:
+            self._asks.popleft()
+            if self._stop_asked.is_set():
+                self._hurry.set()
+            self._stop_asked.set()
 
     async def _stop(self) -> None:
         self.begin_drain()

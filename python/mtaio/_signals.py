@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+# Why readiness fails from the moment of the signal on.
+STOP_ASKED = "a stop was asked for by a signal"
+
 
 @contextmanager
 def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:

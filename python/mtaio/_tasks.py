@@ -53,6 +53,12 @@ async def whole(work: Awaitable[object]) -> None:
         raise ApplicationError("it was cancelled by its own code") from error
 
 
+def _is_cancelled() -> bool:
+    """Whether the current task is to end: an error at its clean-up hides that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class BackgroundTasks:
     """Runs each task; tells of a crash, and of a start that holds after one.
 
@@ -122,7 +128,7 @@ class BackgroundTasks:
                 return
             finally:
                 well.cancel()
-            if not spec.restart:
+            if not spec.restart or _is_cancelled():
                 return
             crashes = 1 if clock() - begun >= spec.max_backoff else crashes + 1
             await asyncio.sleep(spec.delay(crashes))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ._app_metrics import families
 from ._asgi import AsgiApp, Mounted
 from ._errors import ErrorHandler, HandlesErrors
-from ._lifecycle import ExitCode, Lifecycle, Phase
+from ._lifecycle import Lifecycle
+from ._phases import ExitCode, Phase
 
 if TYPE_CHECKING:
     from .health import HealthMonitor

@@ -185,6 +185,12 @@ def reloading():
     return app
 
 
+def under_systemd():
+    app = Application(grace_period=20)
+    app.add("db", **part("db"))
+    return app
+
+
 async def main(scenario):
     app = globals()[scenario]()
     try:

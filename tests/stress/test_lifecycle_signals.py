@@ -261,3 +261,22 @@ def test_sighup_reloads_and_the_service_goes_on(loop):
         child.send(signal.SIGTERM)
 
         assert child.end() == ExitCode.CLEAN
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_systemd_hears_of_ready_signs_of_life_and_the_stop(loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+        with Child("under_systemd", loop) as child:
+            heard = [systemd.recv(4096) for _ in range(4)]
+            child.send(signal.SIGTERM)
+            while heard[-1] != b"STOPPING=1":
+                heard.append(systemd.recv(4096))
+
+            assert child.end() == ExitCode.CLEAN
+    assert heard[0] == b"READY=1"
+    assert set(heard[1:-1]) == {b"WATCHDOG=1"}

@@ -7,6 +7,7 @@ use super::args;
 use super::bucket::{Due, Turn, seconds, told};
 use super::clock::monotonic_ns;
 use super::errors::ResourceError;
+use super::names::names;
 use super::ready;
 use crate::permits::Permits;
 use pyo3::exceptions::PyValueError;
@@ -50,7 +51,7 @@ impl PyPermits {
             ResourceError::new_err("release() without a permit taken: 0 are in use")
         })?;
         if given.wanted {
-            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+            slf.call_method0(names(slf.py()).tend.bind(slf.py()))?;
         }
         Ok(())
     }
@@ -60,7 +61,7 @@ impl PyPermits {
         if slf.get().permits.try_take() {
             return Ok(ready::ready(slf.py())?.into_bound(slf.py()).into_any());
         }
-        slf.call_method0(pyo3::intern!(slf.py(), "_wait"))
+        slf.call_method0(names(slf.py()).wait.bind(slf.py()))
     }
 
     /// `release()`.

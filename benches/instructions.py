@@ -19,6 +19,7 @@ from itertools import repeat
 from pathlib import Path
 
 from measure import rows
+from mtaio.cache import TTLCache
 from mtaio.events import EventEmitter
 from mtaio.resources import KeyedRateLimiter, RateLimiter
 
@@ -68,6 +69,22 @@ def keyed_hit() -> Callable[[int], None]:
     return run
 
 
+def held(name: str) -> Callable[[str], object]:
+    cache = TTLCache[int]()
+    cache.set_nowait("key", 1)
+    return getattr(cache, name)  # type: ignore[no-any-return]
+
+
+def cache_get(key: str) -> Callable[[int], None]:
+    read = held("get_nowait")
+
+    def run(calls: int) -> None:
+        for _ in repeat(None, calls):
+            read(key)
+
+    return run
+
+
 def awaited(acquire: Callable[[], object]) -> Callable[[int], None]:
     async def loop(calls: int) -> None:
         for _ in repeat(None, calls):
@@ -105,8 +122,11 @@ ROWS: dict[str, Callable[[], Callable[[int], None]]] = {
     "dict.get(key)": dict_get,
     "RateLimiter.try_acquire()": try_acquire,
     "KeyedRateLimiter.try_acquire(key)": keyed_hit,
+    "TTLCache.get_nowait(key)": lambda: cache_get("key"),
+    "the same, absent": lambda: cache_get("absent"),
     "await an empty async def": lambda: awaited(idle),
     "await RateLimiter.acquire()": lambda: awaited(RateLimiter(PLENTY, PLENTY).acquire),
+    "await TTLCache.get(key)": lambda: awaited(partial(held("get"), "key")),
     "a plain loop, 1 listener": lambda: awaited(partial(plain, [hear], 1)),
     "emit, 1 listener": lambda: awaited(emitted(1)),
     "a plain loop, 10 listeners": lambda: awaited(partial(plain, [hear] * 10, 1)),

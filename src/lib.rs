@@ -11,9 +11,9 @@
 //! `bindings::cache::key`, `bindings::cache::hot` and `bindings::cache::reading`
 //! (type checks of a key; reads without that wrapper), `metrics::system`
 //! (getrusage, statvfs), `probe::dump` and `probe::thread` (signals, sockets and
-//! state over a fork), and in `log` `mapping` (`loom_mapping` in models), `ring`, `storage`, `lives`,
-//! `fork`, `thread`, `schedule` and `report` (shared memory, files, forks,
-//! signal masks, the C calendar).
+//! state over a fork), and in `log` `mapping`, its stand-in `loom_mapping`,
+//! `ring`, `storage`, `lives`, `fork`, `thread`, `schedule` and `report` (shared
+//! memory, files, forks, signal masks, the C calendar).
 
 pub mod bucket;
 pub mod cache;

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import sys
+import types
 import weakref
 
 import pytest
@@ -191,3 +192,90 @@ async def test_a_subclass_may_have_its_own():
 
     assert await cache.get("key") == "VALUE"
     assert cache.get_nowait("key") == "value"
+
+
+def taken(getting):
+    with pytest.raises(StopIteration) as caught:
+        getting.send(None)
+    return caught.value.value
+
+
+def test_an_eq_may_await_the_very_object_that_asks():
+    class Key:
+        asks = None
+
+        def __hash__(self):
+            return 5
+
+        def __eq__(self, other):
+            asks, Key.asks = Key.asks, None
+            if asks is not None:
+                assert taken(asks) == "value"
+            return True
+
+    cache = TTLCache[str]()
+    cache.set_nowait(Key(), "value")
+    getting = cache.get(Key())
+    for _ in range(3):
+        Key.asks = getting
+
+        assert taken(getting) == "value"
+
+
+def test_a_del_may_get_while_what_held_the_value_is_laid_by():
+    heard = []
+
+    class Dying:
+        def __del__(self):
+            heard.append((taken(cache.get("other")), taken(cache.get("no", 2))))
+
+    cache = TTLCache[object]()
+    cache.set_nowait("other", 1)
+    for _ in range(3):
+        cache.set_nowait("key", Dying())
+        getting = cache.get("key", Dying())
+        # A value that only the StopIteration holds, until it is used again.
+        for value in (None, 3):
+            with pytest.raises(StopIteration):
+                getting.send(None)
+            cache.set_nowait("key", value)
+        del getting
+        gc.collect()
+
+    assert heard == [(1, 2)] * 6
+
+
+async def test_an_error_raised_after_it_has_the_context_of_its_except():
+    cache = TTLCache[int]()
+
+    with pytest.raises(ValueError, match="second") as caught:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            await cache.get("key")
+            raise ValueError("second")  # noqa: B904 - the context is the point
+
+    first = caught.value.__context__
+    assert isinstance(first, KeyError)
+    assert first.__context__ is None
+
+
+@pytest.mark.parametrize("value", [(1, 2), StopIteration(3), KeyError("x")])
+async def test_a_generator_may_yield_from_it(value):
+    @types.coroutine
+    def generator():
+        return (yield from cache.get("key"))
+
+    cache = TTLCache[object]()
+    cache.set_nowait("key", value)
+
+    assert await generator() is value
+
+
+async def test_a_task_of_one_may_be_cancelled_before_it_starts():
+    task = asyncio.create_task(TTLCache[int]().get("key"))
+    assert "Reading" in repr(task)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task

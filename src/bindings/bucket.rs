@@ -411,15 +411,15 @@ impl Shortcut for TryAcquire {
 
     #[inline]
     fn usual<'py>(
-        this: &PyTokenBucket,
-        py: Python<'py>,
+        slf: Borrowed<'_, 'py, PyTokenBucket>,
         arguments: &[Borrowed<'_, 'py, PyAny>],
     ) -> Option<Bound<'py, PyAny>> {
+        let this = slf.get();
         let taken = this.take_at_once(arguments)?;
         if !taken {
             this.limiter.count_refused();
         }
-        Some(PyBool::new(py, taken).to_owned().into_any())
+        Some(PyBool::new(slf.py(), taken).to_owned().into_any())
     }
 
     fn made() -> &'static Made {
@@ -437,12 +437,11 @@ impl Shortcut for Acquire {
 
     #[inline]
     fn usual<'py>(
-        this: &PyTokenBucket,
-        py: Python<'py>,
+        slf: Borrowed<'_, 'py, PyTokenBucket>,
         arguments: &[Borrowed<'_, 'py, PyAny>],
     ) -> Option<Bound<'py, PyAny>> {
-        let ready = ready::shared(py)?;
-        (this.take_at_once(arguments) == Some(true)).then_some(ready)
+        let ready = ready::shared(slf.py())?;
+        (slf.get().take_at_once(arguments) == Some(true)).then_some(ready)
     }
 
     fn made() -> &'static Made {

@@ -125,7 +125,9 @@ impl PyCache {
         Ok(alias.call1((cls, item))?.unbind())
     }
 
-    /// The live value of `key`, else `default`.
+    /// Return the live value of `key`, else `default`. Never waits.
+    ///
+    /// Any thread may call. Raises `TypeError` if `key` is not hashable.
     #[pyo3(signature = (key, default = None))]
     fn get_nowait(
         &self,
@@ -135,14 +137,18 @@ impl PyCache {
         Ok(self.find(key)?.or(default))
     }
 
-    /// The same, to be awaited.
+    /// Return the live value of `key`, else `default`. Never waits.
+    ///
+    /// To be awaited; looked up when it is awaited, which raises `TypeError` if
+    /// `key` is not hashable.
     #[pyo3(signature = (key, default = None))]
-    fn get(
-        slf: &Bound<'_, Self>,
-        key: &Bound<'_, PyAny>,
-        default: Option<Py<PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        reading::reading(slf, key, default)
+    fn get<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        default: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let default = default.map(|default| default.as_borrowed());
+        reading::new(slf.as_borrowed(), key.as_borrowed(), default)
     }
 
     /// Holds `value` under `key` for `ttl` seconds, or the cache's default.

@@ -32,11 +32,10 @@ pub(crate) trait Shortcut {
     /// The answer to these positional arguments. None where this is not the
     /// usual case: then nothing was done, and nothing counted.
     ///
-    /// Must drop no `Py`: the thread does not count as attached for `PyO3`,
-    /// which would put the drop off.
+    /// Must drop no `Py` where it answers: the thread does not count as attached
+    /// for `PyO3`, which would put the drop off until its own method runs.
     fn usual<'py>(
-        this: &Self::Class,
-        py: Python<'py>,
+        slf: Borrowed<'_, 'py, Self::Class>,
         arguments: &[Borrowed<'_, 'py, PyAny>],
     ) -> Option<Bound<'py, PyAny>>;
 
@@ -54,8 +53,14 @@ pub(crate) fn whole(given: &Bound<'_, PyAny>) -> Option<u64> {
     u64::try_from(value).ok()
 }
 
-/// Called by the interpreter; see `Shortcut`.
-unsafe extern "C" fn enter<S: Shortcut>(
+/// What the method returns, as a new reference; null with an error set. Called by
+/// the interpreter, or by what works for one of its objects; see `Shortcut`.
+///
+/// # Safety
+///
+/// The thread is attached, `slf` is an `S::Class`, and `arguments` are what the
+/// interpreter passes such a method: `count` objects, then one for each of `names`.
+pub(crate) unsafe extern "C" fn enter<S: Shortcut>(
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
@@ -63,37 +68,38 @@ unsafe extern "C" fn enter<S: Shortcut>(
 ) -> *mut ffi::PyObject {
     // A panic must not reach C. The method of `PyO3` then does its work anew,
     // and makes an exception of what panics again.
-    let usual = || unsafe { answer::<S>(slf, arguments, count) };
+    // SAFETY: the caller's promises are the same.
+    let usual = move || unsafe { answer::<S>(slf, arguments, count) };
     if names.is_null()
         && let Ok(Some(answer)) = catch_unwind(AssertUnwindSafe(usual))
     {
         return answer;
     }
     let made = S::made().get().expect("kept by `install`");
-    // SAFETY: the arguments are those CPython gave us, for this very method.
+    // SAFETY: the arguments are those given to us, for this very method.
     unsafe { made(slf, arguments, count, names) }
 }
 
 /// # Safety
 ///
-/// The arguments are those the interpreter gave a method of `S::Class`, without names.
+/// As `enter`, without names.
 #[inline]
 unsafe fn answer<S: Shortcut>(
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
 ) -> Option<*mut ffi::PyObject> {
-    // SAFETY: CPython calls with the thread attached, and its method descriptor
-    // has checked that `slf` is of the class. All arguments outlive the call, and
-    // a `Borrowed` is a pointer to an object (`repr(transparent)`).
+    // SAFETY: the thread is attached and `slf` of the class, as CPython's method
+    // descriptor checks. All arguments outlive the call, and a `Borrowed` is a
+    // pointer to an object (`repr(transparent)`).
     unsafe {
         let py = Python::assume_attached();
-        let this = Borrowed::from_ptr(py, slf).cast_unchecked::<S::Class>();
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<S::Class>();
         let given: &[Borrowed<'_, '_, PyAny>] = match count {
             0 => &[], // The pointer may be null.
             _ => std::slice::from_raw_parts(arguments.cast(), count as usize),
         };
-        S::usual(this.get(), py, given).map(Bound::into_ptr)
+        S::usual(slf, given).map(Bound::into_ptr)
     }
 }
 

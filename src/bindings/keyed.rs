@@ -397,15 +397,15 @@ impl Shortcut for TryAcquire {
 
     #[inline]
     fn usual<'py>(
-        this: &PyKeyedBuckets,
-        py: Python<'py>,
+        slf: Borrowed<'_, 'py, PyKeyedBuckets>,
         arguments: &[Borrowed<'_, 'py, PyAny>],
     ) -> Option<Bound<'py, PyAny>> {
+        let this = slf.get();
         let taken = this.take_at_once(arguments)?;
         if !taken {
             this.buckets.count_refused();
         }
-        Some(PyBool::new(py, taken).to_owned().into_any())
+        Some(PyBool::new(slf.py(), taken).to_owned().into_any())
     }
 
     fn made() -> &'static Made {
@@ -423,12 +423,11 @@ impl Shortcut for Acquire {
 
     #[inline]
     fn usual<'py>(
-        this: &PyKeyedBuckets,
-        py: Python<'py>,
+        slf: Borrowed<'_, 'py, PyKeyedBuckets>,
         arguments: &[Borrowed<'_, 'py, PyAny>],
     ) -> Option<Bound<'py, PyAny>> {
-        let ready = ready::shared(py)?;
-        (this.take_at_once(arguments) == Some(true)).then_some(ready)
+        let ready = ready::shared(slf.py())?;
+        (slf.get().take_at_once(arguments) == Some(true)).then_some(ready)
     }
 
     fn made() -> &'static Made {

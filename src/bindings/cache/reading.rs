@@ -5,16 +5,21 @@
 //! `StopIteration` that carries the value out, so a used awaitable is laid by for
 //! the next `get` together with its `StopIteration`, if nobody else holds on to
 //! that. From 3.15 on, and on 3.11, `am_send` hands the value out without one.
+//!
+//! There is no `tp_clear`: like a tuple it holds what it was made with, so that any
+//! cycle goes through something else that can be cleared.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
 
-use super::{PyCache, hot};
+use super::PyCache;
+use super::hot::GetNowait;
+use crate::bindings::hot;
 
 /// Without the GIL another thread may be reading what would be used again, and
 /// freed memory must wait for it: then nothing is. Such a build's objects begin
@@ -25,8 +30,8 @@ const REUSES: bool = size_of::<ffi::PyObject>() == 2 * size_of::<usize>();
 struct Reading {
     head: ffi::PyObject,
     cache: *mut ffi::PyObject,
-    key: *mut ffi::PyObject,
-    default: *mut ffi::PyObject,
+    /// Key and default: the arguments of `get_nowait`.
+    asked: [*mut ffi::PyObject; 2],
     /// The `StopIteration` of the last time, without a value between two uses.
     end: *mut ffi::PyObject,
 }
@@ -36,22 +41,18 @@ static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 /// is awaited before the next is made.
 static SPARE: AtomicPtr<Reading> = AtomicPtr::new(null_mut());
 
-/// A new reference to an awaitable of `cache.get(key, default)`, or null with
-/// an error set.
-///
-/// # Safety
-///
-/// The thread is attached; `cache` is a `PyCache`, and all are live objects.
+/// An awaitable of `cache.get(key, default)`.
 #[inline]
-pub(super) unsafe fn new(
-    cache: *mut ffi::PyObject,
-    key: *mut ffi::PyObject,
-    default: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+pub(super) fn new<'py>(
+    cache: Borrowed<'_, 'py, PyCache>,
+    key: Borrowed<'_, 'py, PyAny>,
+    default: Option<Borrowed<'_, 'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
     let kind = TYPE.load(Ordering::Relaxed);
     let spare = SPARE.swap(null_mut(), Ordering::Acquire);
-    // SAFETY: the spare one belongs to nobody but us since the swap. It is memory
-    // of `kind`, untracked and with a count of 0, which `PyObject_Init` makes an
+    // SAFETY: attached, as the handles show, which keep their objects alive.
+    // The spare one belongs to nobody but us since the swap. It is memory of
+    // `kind`, untracked and with a count of 0, which `PyObject_Init` makes an
     // object again. `PyType_GenericAlloc` gives nulls in all fields.
     unsafe {
         let (object, tracked) = if spare.is_null() {
@@ -59,32 +60,15 @@ pub(super) unsafe fn new(
         } else {
             (ffi::PyObject_Init(spare.cast(), kind), false)
         };
-        if object.is_null() {
-            return object;
-        }
+        let made = Bound::from_owned_ptr_or_err(cache.py(), object)?;
         let reading = object.cast::<Reading>();
-        (*reading).cache = ffi::Py_NewRef(cache);
-        (*reading).key = ffi::Py_NewRef(key);
-        (*reading).default = ffi::Py_NewRef(default);
+        let default = default.map_or_else(|| ffi::Py_None(), Borrowed::as_ptr);
+        (*reading).cache = ffi::Py_NewRef(cache.as_ptr());
+        (*reading).asked = [ffi::Py_NewRef(key.as_ptr()), ffi::Py_NewRef(default)];
         if !tracked {
             ffi::PyObject_GC_Track(object.cast());
         }
-        object
-    }
-}
-
-/// The same, from safe code.
-pub(super) fn reading(
-    cache: &Bound<'_, PyCache>,
-    key: &Bound<'_, PyAny>,
-    default: Option<Py<PyAny>>,
-) -> PyResult<Py<PyAny>> {
-    let py = cache.py();
-    let default = default.unwrap_or_else(|| py.None());
-    // SAFETY: the handles keep the objects alive, and show that we are attached.
-    unsafe {
-        let made = new(cache.as_ptr(), key.as_ptr(), default.as_ptr());
-        Ok(Bound::from_owned_ptr_or_err(py, made)?.unbind())
+        Ok(made)
     }
 }
 
@@ -93,8 +77,11 @@ pub(super) fn reading(
 unsafe fn value(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let reading = slf.cast::<Reading>();
     // SAFETY: `slf` is one of ours, alive during its own method, and it holds the
-    // three as long as it lives.
-    unsafe { hot::read((*reading).cache, (*reading).key, (*reading).default) }
+    // cache and the two arguments as long as it lives.
+    unsafe {
+        let asked = (&raw const (*reading).asked).cast();
+        hot::enter::<GetNowait>((*reading).cache, asked, 2, null_mut())
+    }
 }
 
 /// `__await__` and `__iter__`.
@@ -242,8 +229,8 @@ unsafe extern "C" fn traverse(
         let held = [
             ffi::Py_TYPE(slf).cast(),
             (*reading).cache,
-            (*reading).key,
-            (*reading).default,
+            (*reading).asked[0],
+            (*reading).asked[1],
             (*reading).end,
         ];
         for object in held.into_iter().filter(|object| !object.is_null()) {
@@ -259,15 +246,16 @@ unsafe extern "C" fn traverse(
 unsafe extern "C" fn dealloc(slf: *mut ffi::PyObject) {
     let reading = slf.cast::<Reading>();
     // SAFETY: nobody refers to `slf` any more. It is out of the collector's sight
-    // before what it holds is let go of, which may run any code. The type is let
-    // go of last: each object holds a reference to it.
+    // before what it holds is let go of, which may run any code, this too: a long
+    // chain of them, each the default of the next, goes as deep into the stack as
+    // one of coroutines. The type is let go of last: each object holds it.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         let kind = ffi::Py_TYPE(slf);
         for place in [
             &raw mut (*reading).cache,
-            &raw mut (*reading).key,
-            &raw mut (*reading).default,
+            &raw mut (*reading).asked[0],
+            &raw mut (*reading).asked[1],
         ] {
             ffi::Py_XDECREF(place.replace(null_mut()));
         }

@@ -50,17 +50,19 @@ def demo_settings(environ: Mapping[str, str]) -> Settings:
 
 async def _deploy(settings: Settings, page: Page, *, open_browser: bool) -> ExitCode:
     log = setup_logging(settings)
-    try:
-        deployment = Deployment(settings, log, page.origin)
-        await deployment.start()
+
+    async def show() -> None:
         page.start(deployment)
         print(f"page at {page.origin}/ (Ctrl-C stops it)", flush=True)
-        if open_browser:
-            await asyncio.to_thread(webbrowser.open, page.origin)
         if settings.demo_seconds:
             loop = asyncio.get_running_loop()
             loop.call_later(settings.demo_seconds, deployment.app.request_stop)
-        code = await deployment.run()
+        if open_browser:
+            await asyncio.to_thread(webbrowser.open, page.origin)
+
+    try:
+        deployment = Deployment(settings, log, page.origin)
+        code = await deployment.run(show)
     finally:
         await page.stop()
         logger.removeHandler(log)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Awaitable, Callable
 
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.cache import TTLCache
@@ -105,24 +106,27 @@ class Deployment:
         """Where the workload is served."""
         return f"http://127.0.0.1:{self.server.port}"
 
-    async def start(self) -> None:
-        """Start all of it, and say where it is."""
+    async def run(self, ready: Callable[[], Awaitable[None]]) -> ExitCode:
+        """Start all of it and serve until asked to stop.
+
+        `ready` is called once requests may come; signals are heeded by then.
+        """
         self.errors.install()
-        await self.app.start()
+        self.app.spawn("announce", lambda: self._announce(ready))
+        code = await self.app.run()
+        logger.info("stopped: %s", code.name)
+        told = f"stopped with exit code {code:d} ({code.name.lower()})"
+        self.journal.tell("info", "application", told)
+        return code
+
+    async def _announce(self, ready: Callable[[], Awaitable[None]]) -> None:
         # Not ready before what is critical was seen to be well.
         await asyncio.gather(*(self.health.run_check(name) for name in CRITICAL))
         self.journal.tell("good", "application", "started, and ready")
         logger.info("started on port %d", self.server.port)
         print(f"serving {self.url}/items/1 and {self.url}/health", flush=True)
         print(f"probes at {self.probes.url}/livez /readyz /metrics", flush=True)
-
-    async def run(self) -> ExitCode:
-        """Serve until asked to stop."""
-        code = await self.app.run()
-        logger.info("stopped: %s", code.name)
-        told = f"stopped with exit code {code:d} ({code.name.lower()})"
-        self.journal.tell("info", "application", told)
-        return code
+        await ready()
 
     async def answer(self, request: Request, timeout: float | None = None) -> Response:
         """Answer through the limits, and log it: each request exactly once."""
@@ -158,7 +162,7 @@ class Deployment:
         add("cache", self.cache)
         add("server", self.server, depends_on=["executor", "cache", "health", "stock"])
         add("load", self.load, depends_on=["server"])
-        add("figures", self.figures, depends_on=["load"])
+        self.app.spawn("figures", self.figures.print_for_ever, critical=False)
 
     def _add_checks(self) -> None:
         """Often enough to be watched; a service asks every ten seconds."""

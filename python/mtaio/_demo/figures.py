@@ -29,19 +29,17 @@ class Figures:
         self._log = log
         self._load = load
         self._answered = 0
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to print."""
-        self._task = asyncio.create_task(self._print_for_ever())
-
-    async def stop(self) -> None:
-        """End the line."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        if sys.stdout.isatty():
-            print()
+    async def print_for_ever(self) -> None:
+        """Print until cancelled, then end the line."""
+        end = {"end": "\r"} if sys.stdout.isatty() else {}
+        try:
+            while True:
+                await asyncio.sleep(1)
+                print(await self._line(), flush=True, **end)  # type: ignore[call-overload]
+        finally:
+            if end:
+                print()
 
     def summary(self) -> str:
         """What was done in all."""
@@ -53,12 +51,6 @@ class Figures:
             f"cache hits {self._cache.stats().hit_rate:.1%}, "
             f"log lines {self._log.stats().written}"
         )
-
-    async def _print_for_ever(self) -> None:
-        end = {"end": "\r"} if sys.stdout.isatty() else {}
-        while True:
-            await asyncio.sleep(1)
-            print(await self._line(), flush=True, **end)  # type: ignore[call-overload]
 
     async def _line(self) -> str:
         health = await self._health.get_health_status()

@@ -135,9 +135,16 @@ const charts = [
 ];
 
 async function scrape() {
-  const answer = await get(`${state.probes}/metrics`);
-  scrapes.add(now(), parse(await answer.text()));
-  showHealth(await (await get(`${state.probes}/healthz`)).json());
+  let text;
+  let health;
+  try {
+    text = await (await get(`${state.probes}/metrics`)).text();
+    health = await (await get(`${state.probes}/healthz`)).json();
+  } catch {
+    return; // the lane of the probes tells
+  }
+  scrapes.add(now(), parse(text));
+  showHealth(health);
   for (const chart of charts) chart.update(scrapes, marks);
 }
 
@@ -178,7 +185,7 @@ async function begin() {
   for (const form of document.querySelectorAll(".action")) form.addEventListener("submit", act);
   const { pid } = state;
   for (const lane of [loop, thread, probes]) forever(PERIOD, () => lane.turn());
-  forever(PERIOD, () => scrape().catch(() => {}));
+  forever(PERIOD, scrape);
   forever(100, () => watch(pid));
 }
 

@@ -5,9 +5,9 @@ import { byId, make, say } from "./dom.js";
 const MOST_EVENTS = 24;
 const SIGNS = { good: "✓", warning: "!", bad: "✕", info: "•" };
 const SPOKEN = { good: "good:", warning: "warning:", bad: "bad:", info: "" };
-const LEVELS = { healthy: "good", degraded: "warning", unhealthy: "bad" };
-
-export const levelOf = (status) => LEVELS[status] ?? "unknown";
+// /healthz has the words of draft-inadarei-api-health-check; the page mtaio's own.
+const STATUSES = { pass: "healthy", warn: "degraded", fail: "unhealthy" };
+const LEVELS = { pass: "good", warn: "warning", fail: "bad" };
 
 export function duration(seconds) {
   const whole = Math.floor(seconds);
@@ -52,21 +52,23 @@ export function showProbes(answers) {
 /** The document of /healthz. */
 export function showHealth(health) {
   const verdict = byId("verdict");
-  say(verdict, health.status);
-  verdict.dataset.level = levelOf(health.status);
+  say(verdict, STATUSES[health.status]);
+  verdict.dataset.level = LEVELS[health.status];
   say(byId("why"), health.reason);
-  const rows = Object.entries(health.checks).map(([name, check]) => checkRow(name, check));
+  const rows = Object.entries(health.checks).map(([name, [check]]) => checkRow(name, check));
   byId("checks").replaceChildren(...rows);
 }
 
+/** A check, or a figure beyond its threshold: that has an `observedValue`. */
 function checkRow(name, check) {
-  const causes = check.causes.filter((cause) => cause !== name);
-  const reason = [check.reason];
+  const causes = (check.causes ?? []).filter((cause) => cause !== name);
+  const figure = check.observedValue?.toLocaleString("en", { maximumFractionDigits: 1 });
+  const reason = [check.output ?? (figure ? `at ${figure}, beyond its threshold` : "")];
   if (causes.length) reason.push(make("em", { class: "cause" }, `root cause: ${causes.join(", ")}`));
   const critical = check.critical ? [" ", make("small", {}, "critical")] : [];
   return make("tr", { id: `check-${name}` },
     make("th", { scope: "row" }, name, ...critical),
-    make("td", {}, make("span", { class: "badge", "data-level": levelOf(check.status) }, check.status)),
+    make("td", {}, make("span", { class: "badge", "data-level": LEVELS[check.status] }, STATUSES[check.status])),
     make("td", {}, ...reason));
 }
 

@@ -8,12 +8,12 @@
 //! `unsafe` is denied but in: `bindings::clock` and `bindings::alarm` (reading
 //! the clock, timer descriptors), `bindings::hot` (methods without `PyO3`'s
 //! wrapper), `bindings::worker` (a queue left behind by a fork),
-//! `bindings::cache::key`, `bindings::cache::hot` and `bindings::cache::reading`
-//! (type checks of a key; reads without that wrapper), `metrics::system`
-//! (getrusage, statvfs), `probe::dump` and `probe::thread` (signals, sockets and
-//! state over a fork), and in `log` `mapping`, its stand-in `loom_mapping`,
-//! `ring`, `storage`, `lives`, `fork`, `thread`, `schedule` and `report` (shared
-//! memory, files, forks, signal masks, the C calendar).
+//! `bindings::cache::key` and `bindings::cache::reading` (type checks of a key; an
+//! awaitable without that wrapper), `metrics::system` (getrusage, statvfs),
+//! `probe::dump` and `probe::thread` (signals, sockets and state over a fork),
+//! and in `log` `mapping`, its stand-in `loom_mapping`, `ring`, `storage`,
+//! `lives`, `fork`, `thread`, `schedule` and `report` (shared memory, files,
+//! forks, signal masks, the C calendar).
 
 pub mod bucket;
 pub mod cache;

@@ -10,7 +10,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python -type f -not -name '*.pyc' -not -name '*.so')
 
-.PHONY: run test test-rust test-python lint bench check clean develop format
+.PHONY: run test test-rust test-python lint bench check clean develop format fuzz
 
 # Start the demo: a service under load, and a page that shows it; Ctrl-C stops it.
 run: $(VENV)/.installed
@@ -46,6 +46,13 @@ check: lint test
 bench: $(VENV)/.bench
 	cargo bench --locked --no-default-features
 	$(BIN)/python benches/compare.py
+
+# Random damage for what reads foreign bytes, SECONDS for each target.
+SECONDS ?= 60
+fuzz:
+	cd tests/fuzz && for target in targets/*.rs; do \
+		cargo run --release --target host-tuple --bin $$(basename $$target .rs) \
+			-- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; done
 
 format: $(VENV)/.ready
 	cargo fmt

@@ -34,7 +34,7 @@ fn finish(log: &Log) {
 fn push(log: &Log) {
     let life = log.life().expect("the log is open");
     while life.push(black_box(LINE)).is_err() {
-        life.wait_for_room(Duration::from_secs(1));
+        life.wait_for_room(LINE, Duration::from_secs(1));
     }
 }
 

@@ -1,12 +1,15 @@
-"""Log handlers against their peers: `python benches/log_handlers.py [--full]`.
+"""Log handlers against their peers: `log_handlers.py [row ...] [--full]`.
 
 Every ratio is of medians over rounds in which the candidates took turns. Peers
-that are not installed are left out.
+that are not installed are left out: picologging and spdlog have no wheel for
+3.13. The file is not called `logging.py`, which as a script would stand in the
+standard library's place.
 """
 
 import asyncio
 import logging
 import logging.handlers
+import multiprocessing
 import os
 import queue
 import statistics
@@ -22,8 +25,14 @@ import measure
 from mtaio.logging import AsyncFileHandler, AsyncLogger, make_record
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-ROTATION = {"maxBytes": 10_000_000, "backupCount": 5}
-OURS = {"max_bytes": 10_000_000, "backup_count": 5}
+LIMITS = {
+    True: {"maxBytes": 10_000_000, "backupCount": 5},
+    False: {"maxBytes": 0, "backupCount": 0},
+}
+OURS = {
+    True: {"max_bytes": 10_000_000, "backup_count": 5},
+    False: {},
+}
 FULL = "--full" in sys.argv
 
 
@@ -46,23 +55,25 @@ class Candidate:
             info("request %d served in %s", n, "12ms")
 
 
-def stdlib(folder: Path) -> Candidate:
-    handler = logging.handlers.RotatingFileHandler(folder / "std.log", **ROTATION)
+def stdlib(folder: Path, rotating: bool = True) -> Candidate:
+    handler = logging.handlers.RotatingFileHandler(
+        folder / "std.log", **LIMITS[rotating]
+    )
     return Candidate(logger_of(handler).info, handler.close)
 
 
-def null(folder: Path) -> Candidate:
+def null(folder: Path, rotating: bool = True) -> Candidate:
     return Candidate(logger_of(logging.NullHandler()).info, lambda: None)
 
 
-def ours(folder: Path, **options: object) -> Candidate:
-    handler = AsyncFileHandler(folder / "mtaio.log", **OURS, **options)
+def ours(folder: Path, rotating: bool = True) -> Candidate:
+    handler = AsyncFileHandler(folder / "mtaio.log", **OURS[rotating])
     return Candidate(logger_of(handler).info, handler.close)
 
 
-def with_records(folder: Path) -> Candidate:
+def with_records(folder: Path, rotating: bool = True) -> Candidate:
     """The same, with the opt-in record factory for the time of its calls."""
-    handler = AsyncFileHandler(folder / "records.log", **OURS)
+    handler = AsyncFileHandler(folder / "records.log", **OURS[rotating])
     made = Candidate(logger_of(handler).info, handler.close)
     plain, factory = made.calls, make_record
 
@@ -78,15 +89,17 @@ def with_records(folder: Path) -> Candidate:
     return made
 
 
-def direct(folder: Path) -> Candidate:
+def direct(folder: Path, rotating: bool = True) -> Candidate:
     handler = AsyncFileHandler(
-        folder / "direct.log", formatter=logging.Formatter(FORMAT), **OURS
+        folder / "direct.log", formatter=logging.Formatter(FORMAT), **OURS[rotating]
     )
     return Candidate(AsyncLogger("app.module", "INFO", [handler]).info, handler.close)
 
 
-def queued(folder: Path) -> Candidate:
-    target = logging.handlers.RotatingFileHandler(folder / "queue.log", **ROTATION)
+def queue_to(
+    target: logging.Handler,
+) -> tuple[Callable[..., object], Callable[[], object]]:
+    """A logger's `info` over a queue to `target`, and what ends it."""
     target.setFormatter(logging.Formatter(FORMAT))
     records: queue.SimpleQueue = queue.SimpleQueue()
     listener = logging.handlers.QueueListener(records, target)
@@ -98,16 +111,23 @@ def queued(folder: Path) -> Candidate:
         listener.stop()
         target.close()
 
-    return Candidate(made.info, finish)
+    return made.info, finish
 
 
-def loguru(folder: Path) -> Candidate:
+def queued(folder: Path, rotating: bool = True) -> Candidate:
+    file = logging.handlers.RotatingFileHandler(
+        folder / "queue.log", **LIMITS[rotating]
+    )
+    return Candidate(*queue_to(file))
+
+
+def loguru(folder: Path, rotating: bool = True) -> Candidate:
     from loguru import logger
 
     logger.remove()
     sink = logger.add(
         folder / "loguru.log",
-        rotation="10 MB",
+        rotation="10 MB" if rotating else None,
         retention=5,
         format="{time:YYYY-MM-DD HH:mm:ss,SSS} - {name} - {level} - {message}",
     )
@@ -118,22 +138,51 @@ def loguru(folder: Path) -> Candidate:
     return Candidate(info, lambda: logger.remove(sink))
 
 
-def concurrent(folder: Path) -> Candidate:
+def concurrent(folder: Path, rotating: bool = True) -> Candidate:
     from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-    handler = ConcurrentRotatingFileHandler(str(folder / "clh.log"), **ROTATION)
+    handler = ConcurrentRotatingFileHandler(str(folder / "clh.log"), **LIMITS[rotating])
     return Candidate(logger_of(handler).info, handler.close)
 
 
-def picologging(folder: Path) -> Candidate:
+def picologging(folder: Path, rotating: bool = True) -> Candidate:
     import picologging as pico
     from picologging.handlers import RotatingFileHandler
 
-    handler = RotatingFileHandler(str(folder / "pico.log"), **ROTATION)
+    handler = RotatingFileHandler(str(folder / "pico.log"), **LIMITS[rotating])
     handler.setFormatter(pico.Formatter(FORMAT))
     made = pico.Logger("app.module", pico.INFO)
     made.addHandler(handler)
     return Candidate(made.info, handler.close)
+
+
+def logxide(folder: Path, rotating: bool = True) -> Candidate:
+    import logxide
+
+    # Importing it puts it in the place of `logging`, for everyone.
+    logxide.uninstall()
+    handler = logxide.RotatingFileHandler(
+        str(folder / "logxide.log"), **LIMITS[rotating]
+    )
+    handler.setFormatter(logxide.Formatter(FORMAT))
+    made = logxide.getLogger(f"app.module.{folder.name}")
+    made.setLevel(logging.INFO)
+    made.propagate = False
+    made.addHandler(handler)
+    return Candidate(made.info, handler.close)
+
+
+def spdlog(folder: Path, rotating: bool = True) -> Candidate:
+    import spdlog
+
+    made = spdlog.RotatingLogger(
+        "app.module", str(folder / "spd.log"), False, 10_000_000, 5
+    )
+
+    def info(message: str, *args: object) -> None:
+        made.info(message % args)
+
+    return Candidate(info, made.flush)
 
 
 MAKERS = {
@@ -146,17 +195,19 @@ MAKERS = {
     "loguru": loguru,
     "concurrent-log-handler": concurrent,
     "picologging": picologging,
+    "logxide": logxide,
+    "spdlog": spdlog,
 }
 
 
 @contextmanager
-def candidates(*names: str):
+def candidates(*names: str, rotating: bool = True):
     """The named candidates that are installed, each in a folder for all."""
     with tempfile.TemporaryDirectory() as folder:
         made = {}
         for name in names:
             try:
-                made[name] = MAKERS[name](Path(folder))
+                made[name] = MAKERS[name](Path(folder), rotating)
             except ImportError as error:
                 print(f"{name} left out: {error}")
         try:
@@ -166,31 +217,32 @@ def candidates(*names: str):
                 each.finish()
 
 
-def per_call() -> None:
-    with candidates(*MAKERS) as made:
+def per_call(rotating: bool = True) -> None:
+    with candidates(*MAKERS, rotating=rotating) as made:
         runs = {name: each.calls for name, each in made.items()}
         figures = measure.per_call(
             runs, calls=10_000 if FULL else 3_000, rounds=15 if FULL else 9
         )
-        measure.table("A call, rotating", figures, "RotatingFileHandler")
+        title = "A call, rotating" if rotating else "A call, without rotation"
+        measure.table(title, figures, "RotatingFileHandler")
         pair = {name: figures[name] for name in ("NullHandler", "AsyncFileHandler")}
         measure.table("Against a NullHandler", pair, "NullHandler", faster=False)
 
 
 def percentiles() -> None:
-    print("\nMicroseconds per call: p50, p99, p99.9")
-    with candidates(
-        "RotatingFileHandler", "QueueListener", "AsyncFileHandler", "AsyncLogger"
-    ) as made:
+    print("\nTimes the median of RotatingFileHandler, per call: p50, p99, p99.9")
+    with candidates(*MAKERS) as made:
+        seen: dict[str, list[float]] = {name: [] for name in made}
         for name, each in made.items():
-            seen = []
             for n in range(20_000):
                 start = time.perf_counter_ns()
                 each.info("request %d served in %s", n, "12ms")
-                seen.append(time.perf_counter_ns() - start)
-            cuts = statistics.quantiles(seen, n=1000)
-            shown = ", ".join(f"{cuts[at] / 1000:.1f}" for at in (499, 989, 998))
-            print(f"  {name:34} {shown}")
+                seen[name].append(time.perf_counter_ns() - start)
+    base = statistics.median(seen["RotatingFileHandler"])
+    for name, times in seen.items():
+        cuts = statistics.quantiles(times, n=1000)
+        shown = ", ".join(f"{cuts[at] / base:.2f}" for at in (499, 989, 998))
+        print(f"  {name:34} {shown}")
 
 
 def end_to_end() -> None:
@@ -226,6 +278,38 @@ async def at_rate(info: Callable[..., object], seconds: float) -> tuple[float, f
             sent += 1
         await asyncio.sleep(0.001)
     return time.thread_time() - used, stall
+
+
+def written_by(name: str, folder: str, count: int) -> None:
+    each = MAKERS[name](Path(folder))
+    each.calls(count)
+    each.finish()
+
+
+def processes() -> None:
+    """Four processes log to one rotating file, and nothing may be lost."""
+    count, figures = 20_000, {}
+    names = ("AsyncFileHandler", "concurrent-log-handler")
+    context = multiprocessing.get_context("spawn")
+    for name in names:
+        times = []
+        for _ in range(3):
+            with tempfile.TemporaryDirectory() as folder:
+                crew = [
+                    context.Process(target=written_by, args=(name, folder, count))
+                    for _ in range(4)
+                ]
+                start = time.perf_counter()
+                for each in crew:
+                    each.start()
+                for each in crew:
+                    each.join()
+                times.append(time.perf_counter() - start)
+                logs = [f for f in Path(folder).iterdir() if ".log" in f.name]
+                lines = sum(f.read_bytes().count(b" served in ") for f in logs)
+        figures[name] = statistics.median(times)
+        print(f"\n{name}: {4 * count - lines} of {4 * count} lost")
+    measure.table("4 processes, one file, from start to exit", figures, names[1])
 
 
 def loop_load() -> None:
@@ -266,20 +350,23 @@ def stalled_storage() -> None:
                 while file.read(1 << 16):
                     pass
 
-        for name in ("idle", "AsyncFileHandler"):
+        for name in ("idle handler", "AsyncFileHandler", "QueueListener"):
             seen = []
-            for _ in range(3):
+            for _ in range(5):
                 reader = threading.Thread(target=read_late)
-                if name == "idle":
+                if name == "idle handler":
                     info, finish = logger_of(logging.NullHandler()).info, lambda: None
-                else:
+                elif name == "AsyncFileHandler":
                     handler = AsyncFileHandler(pipe, delay=True)
                     info, finish = logger_of(handler).info, handler.close
-                    reader.start()
+                else:
+                    info, finish = queue_to(logging.FileHandler(pipe, delay=True))
+                reader.start()
+                if name == "idle handler":
+                    threading.Thread(target=pipe.write_bytes, args=(b"",)).start()
                 seen.append(asyncio.run(at_rate(info, 0.8))[1])
                 finish()
-                if name != "idle":
-                    reader.join()
+                reader.join()
             print(f"  {name:34} {statistics.median(seen) * 1000:.1f}")
 
 
@@ -307,12 +394,18 @@ def memory() -> None:
     print(f"\nMemory while stalled: {grown / stats.written_bytes:.2f}x the lines")
 
 
+ROWS = {
+    "calls": per_call,
+    "still": lambda: per_call(rotating=False),
+    "percentiles": percentiles,
+    "end": end_to_end,
+    "processes": processes,
+    "loop": loop_load,
+    "stalled": stalled_storage,
+    "memory": memory,
+}
+
 if __name__ == "__main__":
-    per_call()
-    percentiles()
-    end_to_end()
-    loop_load()
-    if hasattr(os, "mkfifo"):
-        stalled_storage()
-    if Path("/proc/self/statm").exists():
-        memory()
+    asked = [name for name in sys.argv[1:] if not name.startswith("-")]
+    for row in asked or ROWS:
+        ROWS[row]()

@@ -18,6 +18,10 @@ mod fork;
 pub mod format;
 pub mod json;
 mod lives;
+#[cfg(not(feature = "loom"))]
+mod mapping;
+#[cfg(feature = "loom")]
+#[path = "log/loom_mapping.rs"]
 mod mapping;
 mod report;
 mod ring;
@@ -26,6 +30,8 @@ mod schedule;
 mod stats;
 mod storage;
 mod thread;
+#[cfg(all(target_os = "linux", any(test, fuzzing), not(feature = "loom")))]
+pub mod trial;
 mod writer;
 
 use std::future::Future;
@@ -107,11 +113,18 @@ impl Life {
         if first {
             open_first(config)?;
         }
-        if first && !config.delay {
-            target.file.open()?;
-        }
+        // Before the file is opened: a dying process lets go of its descriptors
+        // in their order, so nobody gets the file's lock and finds this ring's
+        // still held.
         let (housed, refused) =
             storage::house(config.rings.as_deref(), &config.path, config.ring_bytes);
+        if first
+            && !config.delay
+            && let Err(error) = target.file.open()
+        {
+            housed.discard();
+            return Err(error);
+        }
         let shared = Arc::new(Shared::new(housed, counters));
         let writer = Writer::new(Arc::clone(&shared), target, config);
         thread::spawn(move || writer.run())?;
@@ -136,11 +149,16 @@ impl Life {
     #[cold]
     fn push_long(&self, record: &[u8]) -> Result<(), Refused> {
         let housed = &self.shared.housed;
-        let number = housed.spill(record).map_err(|_| Refused::Full)?;
-        let pushed = housed.ring.push(&number.to_le_bytes(), true);
-        if pushed.is_err() {
-            housed.forget(number);
-        }
+        let pushed = match housed.spill(record) {
+            None => Err(Refused::Full),
+            Some(spill) => {
+                let pushed = housed.ring.push(&spill.to_bytes(), true);
+                if pushed.is_err() {
+                    housed.forget(&spill);
+                }
+                pushed
+            }
+        };
         self.judge(pushed)
     }
 
@@ -157,12 +175,16 @@ impl Life {
         pushed.map(|_| ())
     }
 
-    /// Waits until the ring is half empty, at most `timeout`.
-    pub fn wait_for_room(&self, timeout: Duration) {
+    /// Waits until the ring is half empty and would take `record`, at most
+    /// `timeout`. Others may take the room first.
+    pub fn wait_for_room(&self, record: &[u8], timeout: Duration) {
         self.shared.hurry();
-        let half = self.shared.housed.ring.capacity() / 2;
-        self.shared
-            .wait(timeout, |shared| shared.housed.ring.used() <= half);
+        let has_room = |shared: &Shared| {
+            let housed = &shared.housed;
+            housed.ring.used() <= housed.ring.capacity() / 2
+                && (record.len() <= housed.ring.longest() / 4 || housed.takes(record))
+        };
+        self.shared.wait(timeout, has_room);
     }
 
     /// Begins to write everything accepted so far, and tells when it is done.

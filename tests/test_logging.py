@@ -401,6 +401,57 @@ def test_a_full_ring_drops_counts_and_tells(path, logger):
     assert stats.accepted == stats.written == len(found)
 
 
+def test_threads_that_compete_for_room_all_get_in(path):
+    handler = AsyncFileHandler(path, ring_bytes=65536, block_timeout=60.0)
+    logger = logging.Logger("app")
+    logger.addHandler(handler)
+
+    def work(writer):
+        for number in range(300):
+            logger.info("%s %d %s", writer, number, "x" * 9000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    handler.close()
+
+    assert handler.stats().dropped == 0
+    assert handler.stats().written == 2400
+
+
+def test_long_records_take_no_more_than_the_ring_again(path, logger):
+    """They lie beside the ring, and are bounded as what lies in it."""
+    os.mkfifo(path)
+    handler = AsyncFileHandler(path, delay=True, ring_bytes=65536, overflow="drop")
+    logger.addHandler(handler)
+
+    for _ in range(40):
+        logger.info("x" * 20_000)
+
+    assert handler.stats().accepted == 3
+    assert handler.stats().dropped == 37
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(path.read_text)
+        assert handler.flush().done
+        before = handler.stats().accepted
+        # What was flushed gives its room back a moment later.
+        while handler.stats().accepted == before:
+            logger.info("y" * 1_000_000)
+        handler.close()
+        found = read.result().splitlines()
+    lengths = [len(line) for line in found if line[0] in "xy"]
+    assert lengths == [20_000] * 3 + [1_000_000]
+
+
+@pytest.mark.parametrize(
+    "name", ["gather", "block_timeout", "close_timeout", "max_age"]
+)
+def test_a_very_long_time_is_for_ever(path, name):
+    handler = AsyncFileHandler(path, **{name: 1e300})
+
+    assert handler.flush().done
+    handler.close()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

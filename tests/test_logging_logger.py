@@ -75,6 +75,21 @@ def test_the_direct_line_is_the_stock_line(path, text, monkeypatch):
     assert sum(a == b for a, b in zip(found[::2], found[1::2], strict=True)) >= 19
 
 
+def test_a_level_of_another_name_is_called_so(path):
+    handler = AsyncFileHandler(path, formatter=logging.Formatter("%(levelname)s"))
+    logger = AsyncLogger("app", handlers=[handler])
+
+    logger.warning("")
+    logging.addLevelName(logging.WARNING, "WARN")
+    try:
+        logger.warning("")
+    finally:
+        logging.addLevelName(logging.WARNING, "WARNING")
+    handler.close()
+
+    assert lines(path) == ["WARNING", "WARN"]
+
+
 def test_no_record_is_made_on_the_direct_path(handler, path, monkeypatch):
     logger = AsyncLogger("app", handlers=[handler])
     monkeypatch.setattr(AsyncLogger, "_by_record", None)

@@ -209,6 +209,10 @@ class AsyncFileHandler(AsyncLogHandler):
     and the next process that opens the log writes what is left. Several
     processes, forked or not, may log to one file with rotation.
 
+    That is Linux. On macOS the ring dies with the process. On Windows it does
+    too, a log belongs to one process, and a moved file is noticed by `reopen`
+    alone. `stats().durable` tells.
+
     Args:
         filename: Path of the log; its folder must exist.
         mode: `"a"` appends, `"w"` empties the file first, `"x"` wants it new.
@@ -233,7 +237,8 @@ class AsyncFileHandler(AsyncLogHandler):
         max_total_bytes: Remove the oldest backups beyond so many bytes in all.
             Like `max_age` and `backup_count` heeded at each rotation.
         ring_bytes: Size of the ring, from 65536. It bounds the memory that
-            records take while the disk stalls.
+            records take while the disk stalls. Records longer than a quarter
+            of it lie beside it, in as much again, or one alone in more.
         durable: Keep the ring where it outlives the process (Linux). Without
             it, or where that can't be had, `stats().durable` is False.
         overflow: For a record that finds the ring full: `"block"` waits
@@ -248,8 +253,9 @@ class AsyncFileHandler(AsyncLogHandler):
             cost of one `fdatasync` per batch, on the writer's thread.
         close_timeout: Seconds `close`, and a `flush` outside a loop, wait.
         on_error: Called on a thread of its own with a `HandlerError` when an
-            outage begins, a rotation fails, or a dead process's ring was
-            damaged. What it raises goes to `sys.unraisablehook`.
+            outage or a series of failed rotations begins, and when a dead
+            process's ring was damaged or is another version's. What it raises
+            goes to `sys.unraisablehook`.
 
     Raises:
         OSError: The file can't be opened.

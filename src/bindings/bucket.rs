@@ -7,6 +7,7 @@ use super::args;
 use super::clock::{Clock, monotonic_ns};
 use super::errors::{RateLimitError, ResourceLimitError};
 use super::hot::{self, Made, Shortcut};
+use super::names::names;
 use super::ready;
 use crate::bucket::{MAX_BURST, Quota, QuotaError, RATES, Refused};
 use crate::limiter::{Joined, Limiter};
@@ -225,7 +226,7 @@ impl PyTokenBucket {
         if this.limiter.try_take(asked, this.clock.now(py)?).is_ok() {
             return Ok(ready::ready(py)?.into_bound(py).into_any());
         }
-        slf.call_method1(pyo3::intern!(py, "_wait"), (asked, timeout_ns))
+        slf.call_method1(names(py).wait.bind(py), (asked, timeout_ns))
     }
 
     /// `acquire()`, for `async with`.
@@ -254,7 +255,7 @@ impl PyTokenBucket {
             Err(Refused::Held) => {
                 // There are tokens, so the head of the line is due, or asks for
                 // more, or its loop is gone: look after the line, then again.
-                slf.call_method0(pyo3::intern!(py, "_tend"))?;
+                slf.call_method0(names(py).tend.bind(py))?;
                 if this.limiter.try_take(asked, this.clock.now(py)?).is_ok() {
                     return Ok(true);
                 }
@@ -285,10 +286,10 @@ impl PyTokenBucket {
     }
 
     /// The ticket's waiter is gone; what it may have been granted is given back.
-    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+    /// Whether its lane, left as the only one, is due at another time now.
+    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<bool> {
         let now = self.clock.now(py)?;
-        self.limiter.leave(ticket, now, || self.clock.latest());
-        Ok(())
+        Ok(self.limiter.leave(ticket, now, || self.clock.latest()))
     }
 
     /// The lane's loop is closed: all its waiters are gone.

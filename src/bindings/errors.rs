@@ -8,6 +8,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::type_object::PyTypeInfo;
 
 use crate::probe::{BindError, FamilyError};
 
@@ -17,6 +18,18 @@ pyo3::import_exception!(mtaio.exceptions, ProbeError);
 pyo3::import_exception!(mtaio.exceptions, RateLimitError);
 pyo3::import_exception!(mtaio.exceptions, ResourceError);
 pyo3::import_exception!(mtaio.exceptions, ResourceLimitError);
+
+/// Imports the exceptions now: a fork during the first use of one would harm
+/// the child (see `names`).
+pub(crate) fn register(m: &Bound<'_, PyModule>) {
+    let py = m.py();
+    CacheKeyError::type_object(py);
+    HandlerError::type_object(py);
+    ProbeError::type_object(py);
+    RateLimitError::type_object(py);
+    ResourceError::type_object(py);
+    ResourceLimitError::type_object(py);
+}
 
 impl From<FamilyError> for PyErr {
     fn from(error: FamilyError) -> Self {

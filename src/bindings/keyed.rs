@@ -10,6 +10,7 @@ use super::bucket::{
 use super::clock::monotonic_ns;
 use super::errors::RateLimitError;
 use super::hot::{self, Made, Shortcut};
+use super::names::names;
 use super::ready;
 use crate::keyed::{Ask, KeyedBuckets, Seek, Taken, Unsure};
 use crate::limiter::Joined;
@@ -202,7 +203,7 @@ impl PyKeyedBuckets {
         if this.take(key, asked)? == Taken::Granted {
             return Ok(ready::ready(py)?.into_bound(py).into_any());
         }
-        slf.call_method1(pyo3::intern!(py, "_wait"), (key, asked, timeout_ns))
+        slf.call_method1(names(py).wait.bind(py), (key, asked, timeout_ns))
     }
 
     /// Take `tokens` for `key` and return True if they are there and nobody
@@ -221,7 +222,7 @@ impl PyKeyedBuckets {
         let mut taken = this.take(key, asked)?;
         if taken == Taken::Held {
             // Perhaps for a loop that is gone: look after the lines, then again.
-            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+            slf.call_method0(names(slf.py()).tend.bind(slf.py()))?;
         }
         if matches!(taken, Taken::Held | Taken::Crowded) {
             taken = this.take(key, asked)?;
@@ -267,10 +268,9 @@ impl PyKeyedBuckets {
     }
 
     /// As `TokenBucket._leave`.
-    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<bool> {
         let now = self.clock.now(py)?;
-        self.buckets.leave(ticket, now, || self.clock.latest());
-        Ok(())
+        Ok(self.buckets.leave(ticket, now, || self.clock.latest()))
     }
 
     /// As `TokenBucket._drop_lane`.

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
@@ -18,8 +18,8 @@ use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 use super::errors::HandlerError;
 use super::log_format::{self, Fields, Plans};
 use super::log_json::{self, JsonFormat};
-use super::log_names::names;
-use super::log_options::Options;
+use super::log_options::{Options, duration};
+use super::names::names;
 use super::worker;
 use crate::log::format::escape_controls;
 use crate::log::{Log, Notice, Progress, Refused, Stats};
@@ -120,7 +120,7 @@ impl LogHandler {
         } else {
             line
         };
-        let mut wait = overflow.wait;
+        let mut deadline = None;
         loop {
             let current = log
                 .life()
@@ -130,13 +130,17 @@ impl LogHandler {
                 // Closed since `life` looked: the next look begins a new life.
                 Err(Refused::Closed) => {}
                 Err(Refused::Full) => {
-                    if wait.is_zero() || !overflow.may_wait(py)? {
+                    if deadline.is_none() && !overflow.may_wait(py)? {
                         log.count_dropped();
                         return Ok(false);
                     }
-                    // One wait, one more try: the deadline is the caller's.
-                    worker::detached(py, || current.wait_for_room(wait));
-                    wait = Duration::ZERO;
+                    let end = *deadline.get_or_insert_with(|| Instant::now() + overflow.wait);
+                    let rest = end.saturating_duration_since(Instant::now());
+                    if rest.is_zero() {
+                        log.count_dropped();
+                        return Ok(false);
+                    }
+                    worker::detached(py, || current.wait_for_room(line, rest));
                 }
             }
         }
@@ -218,7 +222,7 @@ impl LogHandler {
 
 impl Overflow {
     fn may_wait(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.on_loop || !on_loop_thread(py)?)
+        Ok(!self.wait.is_zero() && (self.on_loop || !on_loop_thread(py)?))
     }
 }
 
@@ -247,14 +251,14 @@ impl LogHandler {
         options: &Bound<'_, PyDict>,
         on_error: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let options: Options = options.extract()?;
+        let options = Options::of(options)?;
         *self.on_error.lock().unwrap_or_else(PoisonError::into_inner) = on_error;
         let callback = Arc::clone(&self.on_error);
         let config = options.config(Arc::new(move |notice| tell(&callback, &notice)))?;
         let opened = worker::detached(py, || Log::open(config));
         let log = opened.map_err(|error| os_error(&error, &options.path))?;
         let overflow = Overflow {
-            wait: Duration::from_secs_f64(options.wait),
+            wait: duration(options.wait),
             on_loop: options.block_on_loop,
         };
         let opened = Opened {
@@ -397,8 +401,7 @@ impl LogProgress {
 
     /// Waits on this thread, at most `timeout` seconds; true if it got there.
     fn wait(&self, py: Python<'_>, timeout: f64) -> bool {
-        let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
-        worker::detached(py, || self.0.wait(timeout))
+        worker::detached(py, || self.0.wait(duration(timeout)))
     }
 
     /// A future of the running loop that is done when it got there.
@@ -409,11 +412,8 @@ impl LogProgress {
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // All that a record meets, before any fork can meet it half made.
-    let py = m.py();
-    names(py);
-    log_format::warm(py)?;
-    log_json::warm(py)?;
-    drop(HandlerError::new_err(()).into_value(py));
+    log_format::warm(m.py())?;
+    log_json::warm(m.py())?;
     m.add_class::<LogHandler>()?;
     m.add_class::<JsonFormat>()?;
     m.add_class::<LogProgress>()

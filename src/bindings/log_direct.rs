@@ -15,17 +15,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::log::LogHandler;
 use super::log_format::Fields;
-use super::log_names::names;
+use super::names::names;
 use super::ready::{PyReady, ready};
-
-/// The levels with a method of their own, and their names.
-const LEVELS: [(i64, &str); 5] = [
-    (10, "DEBUG"),
-    (20, "INFO"),
-    (30, "WARNING"),
-    (40, "ERROR"),
-    (50, "CRITICAL"),
-];
 
 /// What decides where a message goes; replaced as a whole.
 #[derive(Default)]
@@ -71,7 +62,7 @@ impl DirectLogger {
         args: &Bound<'_, PyTuple>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyReady>> {
-        say(slf, LEVELS[0], message, args, options)
+        say(slf, 10, message, args, options)
     }
 
     /// Log at INFO. Never waits; the awaitable it returns is done.
@@ -82,7 +73,7 @@ impl DirectLogger {
         args: &Bound<'_, PyTuple>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyReady>> {
-        say(slf, LEVELS[1], message, args, options)
+        say(slf, 20, message, args, options)
     }
 
     /// Log at WARNING. Never waits; the awaitable it returns is done.
@@ -93,7 +84,7 @@ impl DirectLogger {
         args: &Bound<'_, PyTuple>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyReady>> {
-        say(slf, LEVELS[2], message, args, options)
+        say(slf, 30, message, args, options)
     }
 
     /// Log at ERROR. Never waits; the awaitable it returns is done.
@@ -104,7 +95,7 @@ impl DirectLogger {
         args: &Bound<'_, PyTuple>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyReady>> {
-        say(slf, LEVELS[3], message, args, options)
+        say(slf, 40, message, args, options)
     }
 
     /// Log at CRITICAL. Never waits; the awaitable it returns is done.
@@ -115,7 +106,7 @@ impl DirectLogger {
         args: &Bound<'_, PyTuple>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyReady>> {
-        say(slf, LEVELS[4], message, args, options)
+        say(slf, 50, message, args, options)
     }
 
     #[allow(clippy::needless_pass_by_value)] // PyO3's signature
@@ -145,7 +136,7 @@ impl DirectLogger {
 
 fn say(
     slf: &Bound<'_, DirectLogger>,
-    (level, level_name): (i64, &str),
+    level: i64,
     message: &Bound<'_, PyAny>,
     args: &Bound<'_, PyTuple>,
     options: Option<&Bound<'_, PyDict>>,
@@ -163,7 +154,6 @@ fn say(
         let fields = Fields {
             name: logger.name.bind(py).to_str()?,
             level,
-            level_name,
             message,
             args,
             created: created.unwrap_or_default().as_secs_f64(),

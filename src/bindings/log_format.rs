@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
 
-use super::log_names::names;
+use super::names::names;
 use crate::log::format::{self, Kind, Piece, Spec};
 
 /// What the standard library has, looked up once.
@@ -22,6 +22,8 @@ struct Stock {
     formatter: Py<PyType>,
     styles: [Py<PyType>; 3],
     record: Py<PyType>,
+    /// `logging`'s own dict: `addLevelName` is heeded at once.
+    level_names: Py<PyDict>,
     strftime: Py<PyAny>,
     /// What formats where a handler has no formatter.
     default: Py<PyAny>,
@@ -41,6 +43,7 @@ impl Stock {
                     class("StringTemplateStyle")?,
                 ],
                 record: class("LogRecord")?,
+                level_names: logging.getattr("_levelToName")?.cast_into()?.unbind(),
                 default: logging.getattr("_defaultFormatter")?.unbind(),
                 strftime: py.import("time")?.getattr("strftime")?.unbind(),
             })
@@ -303,7 +306,7 @@ impl Plans {
                     plan.put_moment(fields.created, out);
                     is_bare(*spec)
                 }
-                Part::Attribute(name, spec) => fields.put(name.bind(py).to_str()?, *spec, out),
+                Part::Attribute(name, spec) => fields.put(name.bind(py).to_str()?, *spec, out)?,
             };
             if !done {
                 return Ok(false);
@@ -355,7 +358,6 @@ impl Plans {
 pub(super) struct Fields<'a, 'py> {
     pub(super) name: &'a str,
     pub(super) level: i64,
-    pub(super) level_name: &'a str,
     pub(super) message: &'a Bound<'py, PyAny>,
     pub(super) args: &'a Bound<'py, PyTuple>,
     /// Seconds since the epoch.
@@ -367,14 +369,23 @@ impl<'py> Fields<'_, 'py> {
         merge(self.message.clone(), self.args)
     }
 
-    fn put(&self, attribute: &str, spec: Spec, out: &mut Vec<u8>) -> bool {
+    fn put(&self, attribute: &str, spec: Spec, out: &mut Vec<u8>) -> PyResult<bool> {
         match (attribute, spec.kind) {
             ("name", Kind::Text) => format::put_text(out, self.name, spec),
-            ("levelname", Kind::Text) => format::put_text(out, self.level_name, spec),
+            ("levelname", Kind::Text) => return self.put_level_name(spec, out),
             ("levelno", Kind::Integer) => format::put_integer(out, self.level, spec),
-            _ => return false,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
+    }
+
+    fn put_level_name(&self, spec: Spec, out: &mut Vec<u8>) -> PyResult<bool> {
+        let py = self.args.py();
+        let names = Stock::get(py)?.level_names.bind(py);
+        match names.get_item(self.level)? {
+            Some(name) => put_value(&name, spec, out),
+            None => Ok(false),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use pyo3::types::{
 };
 
 use super::log_format;
-use super::log_names::names;
+use super::names::names;
 use crate::log::iso_utc;
 use crate::log::json;
 

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::conversion::FromPyObjectOwned;
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::log::{
     Compression, Config, Mode, Observer, Policy, Schedule, When, default_ring_folder,
 };
 
 /// The options of `LogHandler._open`, as Python's constructor checked them.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
 #[allow(clippy::struct_excessive_bools)] // they are the user's, one by one
 pub(super) struct Options {
     pub(super) path: PathBuf,
@@ -37,12 +37,37 @@ pub(super) struct Options {
 }
 
 impl Options {
+    // Not by `derive(FromPyObject)`, which interns its names on first use.
+    pub(super) fn of(given: &Bound<'_, PyDict>) -> PyResult<Self> {
+        Ok(Self {
+            path: item(given, "path")?,
+            mode: item(given, "mode")?,
+            delay: item(given, "delay")?,
+            max_bytes: item(given, "max_bytes")?,
+            backup_count: item(given, "backup_count")?,
+            when: item(given, "when")?,
+            interval: item(given, "interval")?,
+            at_seconds: item(given, "at_seconds")?,
+            utc: item(given, "utc")?,
+            max_age: item(given, "max_age")?,
+            max_total_bytes: item(given, "max_total_bytes")?,
+            compress: item(given, "compress")?,
+            ring_bytes: item(given, "ring_bytes")?,
+            durable: item(given, "durable")?,
+            fsync: item(given, "fsync")?,
+            gather: item(given, "gather")?,
+            wait: item(given, "wait")?,
+            block_on_loop: item(given, "block_on_loop")?,
+            escape: item(given, "escape")?,
+        })
+    }
+
     fn policy(&self) -> PyResult<Policy> {
         Ok(Policy {
             max_bytes: self.max_bytes,
             backup_count: self.backup_count,
             schedule: self.schedule()?,
-            max_age: self.max_age.map(Duration::from_secs_f64),
+            max_age: self.max_age.map(duration),
             max_total_bytes: self.max_total_bytes,
             compression: match self.compress.as_deref() {
                 None => None,
@@ -99,11 +124,24 @@ impl Options {
                 None
             },
             fsync: self.fsync,
-            gather: Duration::from_secs_f64(self.gather),
+            gather: duration(self.gather),
             wall: SystemTime::now,
             observer,
         })
     }
+}
+
+fn item<'py, T: FromPyObjectOwned<'py>>(given: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
+    let value = given
+        .get_item(name)?
+        .ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
+    value.extract().map_err(Into::into)
+}
+
+/// Seconds as a time that can be added to any clock: a century is for ever.
+pub(super) fn duration(seconds: f64) -> Duration {
+    const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
+    Duration::try_from_secs_f64(seconds).map_or(CENTURY, |given| given.min(CENTURY))
 }
 
 fn unknown(name: &str, accepted: &str, given: &str) -> PyErr {

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple, PyType};
 
-use super::log_names::names;
+use super::names::names;
 
 /// Files whose names are kept; beyond, all are forgotten.
 const MOST_FILES: usize = 4096;

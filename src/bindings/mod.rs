@@ -16,10 +16,10 @@ pub(crate) mod log;
 mod log_direct;
 mod log_format;
 mod log_json;
-mod log_names;
 mod log_options;
 mod log_record;
 pub(crate) mod metrics;
+mod names;
 pub(crate) mod permits;
 pub(crate) mod probe;
 pub(crate) mod ready;
@@ -32,6 +32,9 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    // First: what every other one may look up.
+    names::register(m);
+    errors::register(m);
     args::register(m)?;
     alarm::register(m)?;
     bucket::register(m)?;

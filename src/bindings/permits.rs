@@ -7,6 +7,7 @@ use super::args;
 use super::bucket::{Due, Turn, seconds, told};
 use super::clock::monotonic_ns;
 use super::errors::ResourceError;
+use super::names::names;
 use super::ready;
 use crate::permits::Permits;
 use pyo3::exceptions::PyValueError;
@@ -50,7 +51,7 @@ impl PyPermits {
             ResourceError::new_err("release() without a permit taken: 0 are in use")
         })?;
         if given.wanted {
-            slf.call_method0(pyo3::intern!(slf.py(), "_tend"))?;
+            slf.call_method0(names(slf.py()).tend.bind(slf.py()))?;
         }
         Ok(())
     }
@@ -60,7 +61,7 @@ impl PyPermits {
         if slf.get().permits.try_take() {
             return Ok(ready::ready(slf.py())?.into_bound(slf.py()).into_any());
         }
-        slf.call_method0(pyo3::intern!(slf.py(), "_wait"))
+        slf.call_method0(names(slf.py()).wait.bind(slf.py()))
     }
 
     /// `release()`.
@@ -75,9 +76,9 @@ impl PyPermits {
         self.permits.join(lane, monotonic_ns())
     }
 
-    /// The ticket's waiter is gone; what it may have been granted is given back.
-    fn _leave(&self, ticket: u64) {
-        self.permits.leave(ticket, monotonic_ns());
+    /// As `TokenBucket._leave`.
+    fn _leave(&self, ticket: u64) -> bool {
+        self.permits.leave(ticket, monotonic_ns())
     }
 
     /// The lane's loop is closed: all its waiters are gone.
@@ -92,19 +93,24 @@ impl PyPermits {
         debug_assert!(given.is_ok(), "a collected grant took a permit");
     }
 
-    /// As `TokenBucket._turn`; never due by itself, since time frees no permit.
+    /// In a forked child, its lanes dropped: no permit is taken any more.
+    fn _free_all(&self) {
+        self.permits.free_all();
+    }
+
+    /// As `TokenBucket._turn`.
     #[pyo3(signature = (lane, exact = false))]
     fn _turn(&self, lane: u64, exact: bool) -> Turn {
         let _ = exact;
         let mut others = self.permits.serve(monotonic_ns());
         others.retain(|other| *other != lane);
-        (told(&self.permits.collect(lane)), others, None)
+        (told(&self.permits.collect(lane)), others, self.due(lane))
     }
 
-    /// Never.
+    /// Nanoseconds until the lane should look whether the loops it waits for are
+    /// closed; None if it waits for none.
     fn _due(&self, lane: u64) -> Option<Due> {
-        let _ = lane;
-        None
+        self.due(lane)
     }
 
     /// (limit, permits in use, waiting callers, seconds waited).
@@ -112,6 +118,12 @@ impl PyPermits {
         let counts = self.permits.counts();
         let waited = seconds(counts.waited_ns.min(u128::from(u64::MAX)) as u64);
         (self.permits.limit(), counts.in_use, counts.waiting, waited)
+    }
+}
+
+impl PyPermits {
+    fn due(&self, lane: u64) -> Option<Due> {
+        Some((self.permits.due_ns(lane)?, false))
     }
 }
 

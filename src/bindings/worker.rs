@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -276,6 +276,88 @@ impl LoopDoor {
     }
 }
 
+/// Stands for a loop and its future at import. What `pyo3-async-runtimes` makes
+/// on first use is made then: a fork amid that would harm the child.
+#[pyclass(frozen)]
+struct Rehearsal;
+
+#[allow(clippy::unused_self)] // Python's calling convention
+#[pymethods]
+impl Rehearsal {
+    fn create_future(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn add_done_callback(slf: Py<Self>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        callback.call1((slf,)).map(|_| ())
+    }
+
+    #[pyo3(signature = (call, *args, **_options))]
+    fn call_soon_threadsafe(
+        &self,
+        call: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        call.call1(args).map(|_| ())
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn set_result(&self, _value: &Bound<'_, PyAny>) {}
+
+    fn set_exception(&self, _error: &Bound<'_, PyAny>) {}
+}
+
+/// A runtime that has done its work when `spawn` returns, on this thread.
+struct AtOnce;
+
+impl Runtime for AtOnce {
+    type JoinError = Panicked;
+    type JoinHandle = std::future::Ready<Result<(), Panicked>>;
+
+    fn spawn<F>(work: F) -> Self::JoinHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let done = pin!(work).poll(&mut Context::from_waker(Waker::noop()));
+        debug_assert!(done.is_ready(), "a rehearsal waits for nothing");
+        std::future::ready(Ok(()))
+    }
+
+    fn spawn_blocking<F>(work: F) -> Self::JoinHandle
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        work();
+        std::future::ready(Ok(()))
+    }
+}
+
+impl ContextExt for AtOnce {
+    fn scope<F, R>(_: TaskLocals, work: F) -> Pin<Box<dyn Future<Output = R> + Send>>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        Box::pin(work)
+    }
+
+    fn get_task_locals() -> Option<TaskLocals> {
+        None
+    }
+}
+
+/// Takes one answer, and one failure, the whole way.
+fn rehearse(py: Python<'_>) -> PyResult<()> {
+    for answer in [Ok(()), Err(PyRuntimeError::new_err(""))] {
+        let locals = TaskLocals::new(Bound::new(py, Rehearsal)?.into_any());
+        generic::future_into_py_with_locals::<AtOnce, _, ()>(py, locals, async { answer })?;
+    }
+    Ok(())
+}
+
 /// An asyncio future of the running loop that is done when `work` is.
 pub(crate) fn future_into_py<F>(py: Python<'_>, work: F) -> PyResult<Bound<'_, PyAny>>
 where
@@ -355,5 +437,6 @@ pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // Made now, because a fork during its first use would harm the child.
     let _ = m.py().get_type::<LoopDoor>();
     let _ = pyo3_async_runtimes::get_running_loop(m.py());
+    rehearse(m.py())?;
     m.add_function(wrap_pyfunction!(stop_worker, m)?)
 }

@@ -23,7 +23,7 @@ use super::compress;
 use super::file::{Identity, LogFile, Standing};
 use super::ring::{Corrupt, Intent};
 use super::rotation::{self, Policy};
-use super::storage::{self, Housed};
+use super::storage::{self, Housed, Orphan, Spill};
 use super::thread;
 
 /// One `write` takes about this much: enough to make its cost vanish, little
@@ -34,6 +34,9 @@ const TURN: usize = 4 << 20;
 /// A rotation that failed is not tried again before.
 const ROTATION_RETRY: Duration = Duration::from_secs(1);
 
+/// Written in place of a record beside the ring that is gone.
+pub(super) const LOST: &str = "[a long record was lost]\n";
+
 /// What happened in a turn, for the counters.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -43,6 +46,8 @@ pub(super) struct Tally {
     pub(super) rotations: u64,
     /// Bytes of rings that could not be read as records.
     pub(super) corrupt_bytes: u64,
+    /// Rings of other versions, left to them.
+    pub(super) foreign: Vec<PathBuf>,
     /// Rotation or retention failed; the records are written all the same.
     pub(super) rotation_fault: Option<io::Error>,
 }
@@ -53,7 +58,7 @@ struct Batch {
     bytes: Vec<u8>,
     /// After each record: its end in the ring, and in `bytes`.
     ends: Vec<(u64, usize)>,
-    spills: Vec<u64>,
+    spills: Vec<Spill>,
     /// The next record belongs into a new file.
     full: bool,
 }
@@ -74,6 +79,8 @@ pub(super) struct Target {
     period: Option<(Identity, u64, u64)>,
     rotate_after: Option<SystemTime>,
     must_recover: bool,
+    /// Rings of other versions are told once.
+    told_foreign: bool,
     /// The clock on the wall, for schedules and ages.
     wall: fn() -> SystemTime,
     compressing: Vec<JoinHandle<()>>,
@@ -89,6 +96,7 @@ impl Target {
             period: None,
             rotate_after: None,
             must_recover: true,
+            told_foreign: false,
             wall: config.wall,
             compressing: Vec::new(),
         }
@@ -178,15 +186,47 @@ impl Target {
         let Some(folder) = self.rings.clone() else {
             return Ok(());
         };
-        for orphan in storage::orphans(&folder, self.file.path()) {
-            loop {
-                match self.step(&orphan, at, rotate, tally)? {
-                    0 => break,
-                    records => tally.recovered += records,
-                }
-            }
-            orphan.discard();
+        let orphans = storage::orphans(&folder, self.file.path());
+        if !std::mem::replace(&mut self.told_foreign, true) {
+            let foreign = orphans.iter().filter_map(Orphan::foreign);
+            tally.foreign.extend(foreign.map(Path::to_owned));
         }
+        for orphan in &orphans {
+            if let Orphan::Ring(ring) = orphan {
+                tally.recovered += self.settle(ring, at, tally)?;
+            }
+        }
+        // A torn line that no intent explains: nothing may be written to its end.
+        if !orphans.is_empty() && self.file.ends_torn(*at)? {
+            self.append(at, b"\n")?;
+        }
+        for orphan in orphans {
+            match orphan {
+                Orphan::Ring(ring) => self.empty(&ring, at, rotate, tally)?,
+                Orphan::Damaged(home, bytes) => {
+                    tally.corrupt_bytes += bytes;
+                    let _ = std::fs::remove_file(home);
+                }
+                Orphan::Foreign(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn empty(
+        &mut self,
+        ring: &Housed,
+        at: &mut Standing,
+        rotate: bool,
+        tally: &mut Tally,
+    ) -> io::Result<()> {
+        loop {
+            match self.step(ring, at, rotate, tally)? {
+                0 => break,
+                records => tally.recovered += records,
+            }
+        }
+        ring.discard();
         Ok(())
     }
 
@@ -259,7 +299,7 @@ impl Target {
             0
         };
         let done = skip + there;
-        let continues = at.id == id && at.size == intent.offset + there as u64;
+        let continues = at.id == id && Some(at.size) == intent.offset.checked_add(there as u64);
         if done < batch.bytes.len() {
             let from = if continues {
                 done
@@ -402,8 +442,8 @@ fn seconds(time: SystemTime) -> u64 {
 /// The records are in the file: forget them in the ring.
 fn finish(source: &Housed, end: u64, batch: &Batch, tally: &mut Tally) -> u64 {
     source.ring.commit(end);
-    for number in &batch.spills {
-        source.forget(*number);
+    for spill in &batch.spills {
+        source.forget(spill);
     }
     tally.bytes += batch.bytes.len() as u64;
     batch.ends.len() as u64
@@ -412,7 +452,7 @@ fn finish(source: &Housed, end: u64, batch: &Batch, tally: &mut Tally) -> u64 {
 /// Whatever lies at `position` is not a record, so nor is what follows.
 fn abandon(source: &Housed, position: u64, tally: &mut Tally) {
     let head = source.ring.head();
-    tally.corrupt_bytes += head - position;
+    tally.corrupt_bytes += head.saturating_sub(position);
     source.ring.commit(head);
 }
 
@@ -455,19 +495,20 @@ fn read_record(
         Err(Corrupt) => return Ok(Err(Corrupt)),
     };
     if taken.spilled {
-        let number = batch.bytes[begin..].try_into().map(u64::from_le_bytes);
-        batch.bytes.truncate(begin);
-        let Ok(number) = number else {
+        let Some(spill) = Spill::from_bytes(&batch.bytes[begin..]) else {
+            batch.bytes.truncate(begin);
             return Ok(Err(Corrupt));
         };
-        match source.unspill(number, &mut batch.bytes) {
-            Ok(()) => batch.spills.push(number),
+        batch.bytes.truncate(begin);
+        match source.unspill(&spill, &mut batch.bytes) {
+            Ok(()) => {}
             // The one thing that can be missing; the records after it are not.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                batch.bytes.extend_from_slice(b"[a long record was lost]\n");
+                batch.bytes.extend_from_slice(LOST.as_bytes());
             }
             Err(error) => return Err(error),
         }
+        batch.spills.push(spill);
     }
     Ok(Ok(Some(taken.next)))
 }

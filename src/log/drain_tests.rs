@@ -283,12 +283,37 @@ fn backups_are_compressed_and_read_back() {
 fn a_long_record_that_is_missing_is_said_to_be() {
     let place = Place::new();
     let ring = place.ring(&[]);
-    let number = ring.spill(b"long\n").unwrap();
-    ring.ring.push(&number.to_le_bytes(), true).unwrap();
-    ring.ring.push(&99u64.to_le_bytes(), true).unwrap();
+    for lost in [false, true] {
+        let spill = ring.spill(b"long\n").unwrap();
+        ring.ring.push(&spill.to_bytes(), true).unwrap();
+        if lost {
+            ring.forget(&spill);
+        }
+    }
     ring.ring.push(b"next\n", false).unwrap();
 
     drain(&mut place.target(Policy::default()), &ring);
 
     assert_eq!(place.text(), "long\n[a long record was lost]\nnext\n");
+}
+
+/// A log keeps its closed lives: their memory must not stay with them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_released_ring_gives_its_pages_back() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(memory) = storage::default_folder() else {
+        return;
+    };
+    let rings = tempfile::tempdir_in(memory).unwrap();
+    let (housed, refused) = storage::house(Some(rings.path()), Path::new("/log"), 1 << 20);
+    let home = fs::read_dir(rings.path()).unwrap().next().unwrap().unwrap();
+    let blocks = || home.metadata().unwrap().blocks();
+    let before = blocks();
+
+    housed.ring.release();
+
+    assert!(refused.is_none());
+    assert!(before >= (1 << 20) / 512);
+    assert!(blocks() <= 8192 / 512, "{} blocks", blocks());
 }

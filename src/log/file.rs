@@ -125,7 +125,8 @@ impl LogFile {
         };
         let mut target: &File = file;
         if let Err(error) = target.write_all(bytes) {
-            if at.regular {
+            // Only ever shorter: someone may have emptied the file meanwhile.
+            if at.regular && file.metadata().is_ok_and(|now| now.len() > at.size) {
                 let _ = file.set_len(at.size);
             }
             self.known_end = None;

@@ -127,6 +127,9 @@ impl Deref for Guarded {
 #[cfg(unix)]
 impl Drop for Guarded {
     fn drop(&mut self) {
+        // A child forked between this and the closing has a copy that nobody
+        // closes: the lock must not live on in it.
+        let _ = self.file.unlock();
         if let Some(slot) = self.slot {
             DESCRIPTORS[slot].store(-1, Ordering::SeqCst);
         }

@@ -8,7 +8,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+
+use crate::sync::AtomicU64;
 
 /// Pages are 4 KiB or more everywhere; words must not straddle anything.
 const ALIGN: usize = 4096;
@@ -81,6 +82,25 @@ impl Mapping {
     #[cfg(not(target_os = "linux"))]
     pub(super) fn shared(_file: &File, _len: usize) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the pages from `offset` on back to the system; they read as zeros
+    /// then. What can't be given back stays: nothing depends on it.
+    pub(super) fn release(&self, offset: usize) {
+        assert!(offset <= self.len);
+        #[cfg(target_os = "linux")]
+        {
+            let advice = match self.backing {
+                Backing::Heap(_) => libc::MADV_DONTNEED,
+                Backing::Shared => libc::MADV_REMOVE,
+            };
+            // SAFETY: a span of this mapping alone. Its bytes turn to zeros, as
+            // a `write` of zeros would make them; callers have nothing there.
+            unsafe {
+                let start = self.start.as_ptr().add(offset);
+                libc::madvise(start.cast(), self.len - offset, advice);
+            }
+        }
     }
 
     /// The `index`th 8-byte word, for the counters in a ring's header.

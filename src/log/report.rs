@@ -11,6 +11,8 @@ pub enum Notice {
     RotationFailed(String),
     /// A dead process's ring was damaged; so many bytes of it were lost.
     RingCorrupt(u64),
+    /// A dead process of another version left this ring, which is left to it.
+    RingForeign(String),
     /// Records will not outlive this process.
     NotDurable(String),
 }
@@ -28,6 +30,10 @@ impl std::fmt::Display for Notice {
                 write!(f, "rotation failed, the old file goes on: {error}")
             }
             Self::RingCorrupt(bytes) => write!(f, "{bytes} bytes of a damaged ring were lost"),
+            Self::RingForeign(ring) => write!(
+                f,
+                "another version of mtaio left records in {ring}; it will write them"
+            ),
             Self::NotDurable(error) => {
                 write!(f, "records will not outlive this process: {error}")
             }

@@ -1,7 +1,7 @@
 //! A byte ring that many threads fill and one writer empties.
 //!
 //! ```text
-//! header (8 KiB): magic, capacity, head, tail, intent, length and text of the path
+//! header (8 KiB): magic, capacity, head, tail, two intents, length and text of the path
 //! data:           [length 3 B][check 4 B][payload] [length][check][payload] …
 //! ```
 //!
@@ -14,12 +14,14 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Mutex, PoisonError};
 
 use super::mapping::Mapping;
+use crate::sync::Mutex;
 
 /// "mtaiolg" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"mtaiolg\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"mtaiolg\x02");
+/// All of it but the version.
+const NAME: u64 = u64::MAX >> 8;
 pub(super) const HEADER: usize = 8192;
 const PATH_AT: usize = 512;
 pub(super) const LONGEST_PATH: usize = HEADER - PATH_AT;
@@ -34,7 +36,8 @@ const W_CAPACITY: usize = 1;
 const W_PATH_LEN: usize = 2;
 const W_HEAD: usize = 8;
 const W_TAIL: usize = 16;
-const W_INTENT: usize = 24;
+/// Two intents of eight words: one is whole while the other is being stored.
+const W_INTENTS: [usize; 2] = [24, 32];
 
 /// What the writer is about to do, stored before it does it.
 ///
@@ -49,6 +52,20 @@ pub(super) struct Intent {
     pub(super) dev: u64,
     pub(super) ino: u64,
     pub(super) offset: u64,
+}
+
+impl Intent {
+    fn words(self, turn: u64) -> [u64; 7] {
+        let Self {
+            start,
+            end,
+            skip,
+            dev,
+            ino,
+            offset,
+        } = self;
+        [turn, start, end, skip, dev, ino, offset]
+    }
 }
 
 /// A record taken from the ring.
@@ -69,6 +86,17 @@ pub enum Refused {
     Closed,
 }
 
+/// Why bytes are not a ring to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Its maker died before it was whole: nothing was accepted.
+    Unfinished,
+    /// Another version of the layout, for that version to read.
+    Foreign,
+    /// It was a ring once, perhaps.
+    Damaged,
+}
+
 /// The bytes at this position are not a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Corrupt;
@@ -77,9 +105,7 @@ pub(super) struct Corrupt;
 pub(super) struct Ring {
     map: Mapping,
     capacity: u64,
-    /// Held for one copy of a line; true once nothing more is accepted. A std
-    /// mutex, because it is a bare futex: `parking_lot` queues waiters in a
-    /// table shared by the whole process, which a fork can copy while locked.
+    /// Held for one copy of a line; true once nothing more is accepted.
     sealed: Mutex<bool>,
 }
 
@@ -92,7 +118,6 @@ impl Ring {
             sealed: Mutex::new(false),
         };
         ring.put_path(path);
-        ring.map.word(W_INTENT).store(u64::MAX, Relaxed);
         ring.map.word(W_CAPACITY).store(capacity as u64, Relaxed);
         // Last: only a finished header carries the magic number.
         ring.map.word(W_MAGIC).store(MAGIC, Release);
@@ -100,9 +125,15 @@ impl Ring {
     }
 
     /// Takes over the ring a dead process left, if its header makes sense.
-    pub(super) fn adopt(map: Mapping, len: usize) -> Result<Self, Corrupt> {
-        if len <= HEADER || map.word(W_MAGIC).load(Acquire) != MAGIC {
-            return Err(Corrupt);
+    pub(super) fn adopt(map: Mapping, len: usize) -> Result<Self, Unfit> {
+        if len <= HEADER {
+            return Err(Unfit::Damaged);
+        }
+        match map.word(W_MAGIC).load(Acquire) {
+            MAGIC => {}
+            0 => return Err(Unfit::Unfinished),
+            other if other & NAME == MAGIC & NAME => return Err(Unfit::Foreign),
+            _ => return Err(Unfit::Damaged),
         }
         let capacity = (len - HEADER) as u64;
         let ring = Self {
@@ -113,7 +144,7 @@ impl Ring {
         let sane = ring.map.word(W_CAPACITY).load(Relaxed) == capacity
             && ring.tail() <= ring.head()
             && ring.used() <= capacity;
-        if sane { Ok(ring) } else { Err(Corrupt) }
+        if sane { Ok(ring) } else { Err(Unfit::Damaged) }
     }
 
     #[cfg(unix)]
@@ -178,7 +209,7 @@ impl Ring {
         }
         let sum = checksum(payload);
         let size = (RECORD_HEADER + payload.len()) as u64;
-        let sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.sealed.lock();
         if *sealed {
             return Err(Refused::Closed);
         }
@@ -197,7 +228,7 @@ impl Ring {
 
     /// Accepts nothing more: what is in the ring now is all there will be.
     pub(super) fn seal(&self) {
-        *self.sealed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.sealed.lock() = true;
     }
 
     /// Appends the payload at `at` to `out`; `None` at the end of the ring.
@@ -213,7 +244,6 @@ impl Ring {
         self.read(at, &mut header);
         let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
         let size = u64::from(length & !SPILLED);
-        let next = at + RECORD_HEADER as u64 + size;
         if size > available - RECORD_HEADER as u64 {
             return Err(Corrupt);
         }
@@ -224,6 +254,7 @@ impl Ring {
             out.truncate(begin);
             return Err(Corrupt);
         }
+        let next = at + RECORD_HEADER as u64 + size;
         let spilled = length & SPILLED != 0;
         Ok(Some(Taken { next, spilled }))
     }
@@ -234,33 +265,58 @@ impl Ring {
         self.map.word(W_TAIL).store(position, Release);
     }
 
-    /// Stores what is about to be written.
+    /// Stores what is about to be written. The intent before stays until this
+    /// one is whole, in case the process dies amid the stores.
     pub(super) fn intend(&self, intent: Intent) {
-        let word = |i: usize| self.map.word(W_INTENT + i);
-        // Invalid while its fields change, in case the process dies among them.
-        word(0).store(u64::MAX, Relaxed);
-        std::sync::atomic::fence(Release);
-        word(1).store(intent.end, Relaxed);
-        word(2).store(intent.skip, Relaxed);
-        word(3).store(intent.dev, Relaxed);
-        word(4).store(intent.ino, Relaxed);
-        word(5).store(intent.offset, Relaxed);
-        word(0).store(intent.start, Release);
+        let turn = self.intents().map(|(turn, _)| turn).max().unwrap_or(0) + 1;
+        let first = W_INTENTS[(turn % 2) as usize];
+        let words = intent.words(turn);
+        for (n, word) in words.into_iter().enumerate() {
+            self.map.word(first + n).store(word, Relaxed);
+        }
+        self.map.word(first + 7).store(sum_of(&words), Release);
+    }
+
+    /// The intents that are whole, each with its turn.
+    fn intents(&self) -> impl Iterator<Item = (u64, Intent)> {
+        W_INTENTS.into_iter().filter_map(|first| {
+            let sum = self.map.word(first + 7).load(Acquire);
+            let word = |n: usize| self.map.word(first + n).load(Relaxed);
+            let intent = Intent {
+                start: word(1),
+                end: word(2),
+                skip: word(3),
+                dev: word(4),
+                ino: word(5),
+                offset: word(6),
+            };
+            let turn = word(0);
+            (sum_of(&intent.words(turn)) == sum && turn < u64::MAX).then_some((turn, intent))
+        })
     }
 
     /// The intent that was not carried through, if any.
     pub(super) fn unsettled(&self) -> Option<Intent> {
-        let word = |i: usize| self.map.word(W_INTENT + i).load(Acquire);
-        let intent = Intent {
-            start: word(0),
-            end: word(1),
-            skip: word(2),
-            dev: word(3),
-            ino: word(4),
-            offset: word(5),
-        };
+        let (_, intent) = self.intents().max_by_key(|(turn, _)| *turn)?;
         let current = intent.start == self.tail();
         (current && intent.end > intent.start && intent.end <= self.head()).then_some(intent)
+    }
+
+    /// The records are in the file: gives the memory back to the system. The
+    /// ring must be sealed and empty; its counters stay.
+    pub(super) fn release(&self) {
+        debug_assert_eq!(self.used(), 0, "a released ring holds nothing");
+        self.map.release(HEADER);
+    }
+
+    /// The ring as the next process would find it.
+    #[cfg(any(test, fuzzing))]
+    #[allow(unsafe_code)]
+    pub(super) fn image(&self) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER + self.capacity as usize];
+        // SAFETY: tests have the ring to themselves.
+        unsafe { self.map.read(0, &mut bytes) };
+        bytes
     }
 
     #[allow(unsafe_code)]
@@ -298,18 +354,27 @@ fn record_header(length: u32, sum: u64, position: u64) -> [u8; RECORD_HEADER] {
     header
 }
 
+/// Never 0, which unwritten words would match.
+fn sum_of(words: &[u64; 7]) -> u64 {
+    let step = |sum: u64, word: &u64| (sum.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+    words.iter().fold(1, step) | 1
+}
+
+/// Odd, with bits well spread: of the `FxHash` family.
+const FACTOR: u64 = 0x517C_C1B7_2722_0A95;
+
 /// A multiply-and-rotate hash, eight bytes a step: it guards against damage,
 /// not against an enemy, and costs a tenth of the line's own formatting.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let mut sum = bytes.len() as u64;
     let mut words = bytes.chunks_exact(8);
     for word in &mut words {
         let word = u64::from_le_bytes(word.try_into().expect("chunks of eight bytes"));
-        sum = (sum.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
+        sum = (sum.rotate_left(5) ^ word).wrapping_mul(FACTOR);
     }
     let mut last = [0; 8];
     last[..words.remainder().len()].copy_from_slice(words.remainder());
-    (sum.rotate_left(5) ^ u64::from_le_bytes(last)).wrapping_mul(0x517C_C1B7_2722_0A95)
+    (sum.rotate_left(5) ^ u64::from_le_bytes(last)).wrapping_mul(FACTOR)
 }
 
 /// A ring on the heap: nothing survives the process.
@@ -323,9 +388,13 @@ pub(super) fn in_file(file: &std::fs::File, capacity: usize, path: &Path) -> io:
     Ok(Ring::create(map, capacity, path))
 }
 
+#[cfg(all(test, feature = "loom"))]
+#[path = "loom_ring.rs"]
+mod loom_tests;
+
 #[cfg(test)]
 mod tests {
-    use super::{HEADER, Intent, Refused, Ring, on_heap};
+    use super::{HEADER, Intent, Refused, Ring, Unfit, on_heap};
     use crate::log::mapping::Mapping;
     use proptest::prelude::*;
     use std::collections::VecDeque;
@@ -341,17 +410,7 @@ mod tests {
         found
     }
 
-    fn image(ring: &Ring, capacity: usize) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER + capacity];
-        #[allow(unsafe_code)]
-        // SAFETY: the test has the ring to itself.
-        unsafe {
-            ring.map.read(0, &mut bytes);
-        };
-        bytes
-    }
-
-    fn from_image(bytes: &[u8]) -> Result<Ring, super::Corrupt> {
+    fn from_image(bytes: &[u8]) -> Result<Ring, Unfit> {
         let map = Mapping::heap(bytes.len().max(8));
         #[allow(unsafe_code)]
         // SAFETY: as above.
@@ -411,13 +470,12 @@ mod tests {
                 ring.push(record, false).unwrap();
             }
 
-            let heir = from_image(&image(&ring, 1024)).unwrap();
+            let heir = from_image(&ring.image()).unwrap();
 
             prop_assert_eq!(heir.path(), b"/var/log/app");
             prop_assert_eq!(all(&heir), records);
         }
 
-        /// The fuzz target of the recovery reader.
         #[test]
         fn a_damaged_ring_never_invents_a_record(
             records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..9),
@@ -429,7 +487,7 @@ mod tests {
             for record in &records {
                 ring.push(record, false).unwrap();
             }
-            let mut bytes = image(&ring, 1024);
+            let mut bytes = ring.image();
             for (at, value) in damage {
                 bytes[HEADER + at.index(1024)] = value;
             }

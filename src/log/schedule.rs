@@ -276,4 +276,55 @@ mod tests {
             "2023-11-14_22-13-20"
         );
     }
+
+    /// The zone is the process's, so the test runs itself in another.
+    #[cfg(unix)]
+    #[test]
+    fn a_day_is_a_day_when_the_clocks_change() {
+        let name = "log::schedule::tests::in_central_europe";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored"])
+            .env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        let output = String::from_utf8_lossy(&child.stdout).into_owned();
+        assert!(output.contains("1 passed"), "{output}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    #[ignore = "run by the test above"]
+    fn in_central_europe() {
+        let utc_hour =
+            |month, day, hour: u64| days_from_epoch(2026, month, day) as u64 * DAY + hour * 3600;
+        let local = |when, at| Schedule {
+            when,
+            interval: 1,
+            at,
+            utc: false,
+        };
+        let midnight = local(When::Midnight, 0);
+        let sundays = local(When::Weekday(6), 0);
+
+        // 29 March has 23 hours, 25 October 25.
+        for (began, end, stamp) in [
+            (utc_hour(3, 28, 23), utc_hour(3, 29, 22), "2026-03-29"),
+            (utc_hour(10, 24, 22), utc_hour(10, 25, 23), "2026-10-25"),
+        ] {
+            assert_eq!(midnight.next(began), end);
+            assert_eq!(midnight.next(end - 1), end);
+            assert_eq!(sundays.next(began - 1), began);
+            assert_eq!(midnight.stamp(began), stamp);
+            assert_eq!(midnight.stamp(end - 1), stamp);
+        }
+        // Half past two is skipped once and comes twice once; a period ends
+        // after it began, and within a day and an hour, whenever that was.
+        let odd = local(When::Midnight, 9_000);
+        for hour in 0..365 * 24 {
+            let began = utc_hour(1, 1, hour);
+            let length = odd.next(began) - began;
+            assert!(length > 0 && length <= DAY + 3600, "{began}: {length}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::fork::Guarded;
 use super::mapping::Mapping;
-use super::ring::{self, HEADER, Ring};
+use super::ring::{self, HEADER, Ring, Unfit};
 
 /// Memory-backed on every Linux we know; verified by `is_memory`.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -27,16 +27,50 @@ pub(super) struct Housed {
     spills: Spills,
 }
 
-/// Records too long for the ring: files beside it, or here when it has none.
+/// Records too long for the ring: files beside it, or here when there can't be.
 #[derive(Default)]
 struct Spills {
     next: AtomicU64,
+    /// Bytes of all that are not forgotten.
+    bytes: AtomicU64,
     held: Mutex<HashMap<u64, Vec<u8>>>,
 }
 
 impl Spills {
     fn locked(&self) -> MutexGuard<'_, HashMap<u64, Vec<u8>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What stands in the ring for a record beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spill {
+    number: u64,
+    len: u64,
+    sum: u64,
+}
+
+impl Spill {
+    pub(super) fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let words = [self.number, self.len, self.sum];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; 24] = bytes.try_into().ok()?;
+        let word = |n: usize| {
+            let bytes = bytes[n * 8..][..8].try_into();
+            u64::from_le_bytes(bytes.expect("a slice of eight"))
+        };
+        Some(Self {
+            number: word(0),
+            len: word(1),
+            sum: word(2),
+        })
     }
 }
 
@@ -60,43 +94,79 @@ impl Housed {
         self.home.is_some()
     }
 
-    /// Puts a record that is too long for the ring beside it; returns its number.
-    pub(super) fn spill(&self, record: &[u8]) -> io::Result<u64> {
-        let number = self.spills.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(path) = self.spill_path(number) {
-            // `write` to a full tmpfs is an error, where a mapped page is a SIGBUS.
-            let written = create_private(&path).and_then(|mut file| file.write_all(record));
-            if let Err(error) = written {
-                let _ = fs::remove_file(&path);
-                return Err(error);
-            }
-        } else {
-            self.spills.locked().insert(number, record.to_vec());
-        }
-        Ok(number)
+    /// True while those beside the ring take no more memory than it does, or
+    /// there are none: a record longer than the ring has to go somewhere.
+    pub(super) fn takes(&self, record: &[u8]) -> bool {
+        self.would_take(self.spills.bytes.load(Ordering::Relaxed), record)
     }
 
-    /// Appends the spilled record to `out`.
-    pub(super) fn unspill(&self, number: u64, out: &mut Vec<u8>) -> io::Result<()> {
-        if let Some(path) = self.spill_path(number) {
-            let file = open_private(&path)?;
-            if !is_ours(&file) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            return (&file).read_to_end(out).map(|_| ());
+    fn would_take(&self, held: u64, record: &[u8]) -> bool {
+        held == 0 || held + record.len() as u64 <= self.ring.capacity()
+    }
+
+    /// Puts a record that is too long for the ring beside it, if it has room.
+    pub(super) fn spill(&self, record: &[u8]) -> Option<Spill> {
+        let len = record.len() as u64;
+        let claim = |held| self.would_take(held, record).then_some(held + len);
+        let relaxed = Ordering::Relaxed;
+        self.spills
+            .bytes
+            .fetch_update(relaxed, relaxed, claim)
+            .ok()?;
+        let number = self.spills.next.fetch_add(1, relaxed);
+        if !self.spill_to_file(number, record) {
+            self.spills.locked().insert(number, record.to_vec());
         }
-        let spills = self.spills.locked();
-        let record = spills.get(&number).ok_or(io::ErrorKind::NotFound)?;
-        out.extend_from_slice(record);
+        Some(Spill {
+            number,
+            len,
+            sum: ring::checksum(record),
+        })
+    }
+
+    /// False if there is no file for it, for want of room or of a ring's home.
+    fn spill_to_file(&self, number: u64, record: &[u8]) -> bool {
+        let Some(path) = self.spill_path(number) else {
+            return false;
+        };
+        // `write` to a full tmpfs is an error, where a mapped page is a SIGBUS.
+        let written = create_private(&path).and_then(|mut file| file.write_all(record));
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        written.is_ok()
+    }
+
+    /// Appends the record to `out`; `NotFound` if it is gone or damaged.
+    pub(super) fn unspill(&self, spill: &Spill, out: &mut Vec<u8>) -> io::Result<()> {
+        let begin = out.len();
+        if let Some(record) = self.spills.locked().get(&spill.number) {
+            out.extend_from_slice(record);
+            return Ok(());
+        }
+        let path = self.spill_path(spill.number);
+        let file = open_private(&path.ok_or(io::ErrorKind::NotFound)?)?;
+        if !is_ours(&file) || file.metadata()?.len() != spill.len {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        (&file).take(spill.len).read_to_end(out)?;
+        if ring::checksum(&out[begin..]) != spill.sum {
+            out.truncate(begin);
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(())
     }
 
-    /// Removes the spilled record: it is in the log.
-    pub(super) fn forget(&self, number: u64) {
-        if let Some(path) = self.spill_path(number) {
+    /// Removes the record beside the ring: it is in the log.
+    pub(super) fn forget(&self, spill: &Spill) {
+        // A dead process's are not counted here.
+        let less = |held: u64| Some(held.saturating_sub(spill.len));
+        let relaxed = Ordering::Relaxed;
+        let _ = self.spills.bytes.fetch_update(relaxed, relaxed, less);
+        if self.spills.locked().remove(&spill.number).is_none()
+            && let Some(path) = self.spill_path(spill.number)
+        {
             let _ = fs::remove_file(path);
-        } else {
-            self.spills.locked().remove(&number);
         }
     }
 
@@ -184,8 +254,33 @@ fn furnish(lock: &File, home: &Path, path: &Path, capacity: usize) -> io::Result
     ring::in_file(&unlocked(home)?, capacity, path).map(Some)
 }
 
+/// What a dead process left for a log.
+pub(super) enum Orphan {
+    /// Its ring, locked.
+    Ring(Housed),
+    /// A ring that says nothing any more, and its bytes.
+    Damaged(PathBuf, u64),
+    /// A ring of another version, which is left to it.
+    Foreign(PathBuf),
+}
+
+impl Orphan {
+    pub(super) fn foreign(&self) -> Option<&Path> {
+        match self {
+            Self::Foreign(home) => Some(home),
+            _ => None,
+        }
+    }
+}
+
 /// The rings that dead processes left for the log at `path`, each locked.
-pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Housed> {
+pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Orphan> {
+    let homes = homes(folder, path);
+    homes.iter().filter_map(|home| adopt(home, path)).collect()
+}
+
+/// Where rings of the log may lie.
+fn homes(folder: &Path, path: &Path) -> Vec<PathBuf> {
     let prefix = prefix(path);
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
@@ -195,9 +290,9 @@ pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Housed> {
         .map(|entry| entry.path())
         .filter(|entry| is_ring_of(entry, &prefix))
         .collect();
-    // By name, so that two rings of one process are emptied in their order.
-    found.sort();
-    found.iter().filter_map(|home| adopt(home, path)).collect()
+    // By number, so that two rings of one process are emptied in their order.
+    found.sort_by_key(|home| (home.as_os_str().len(), home.clone()));
+    found
 }
 
 /// The file to map: opened apart from the lock, because a mapping keeps the
@@ -211,7 +306,7 @@ fn is_ring_of(entry: &Path, prefix: &str) -> bool {
     name.starts_with(prefix) && name.ends_with(".ring")
 }
 
-fn adopt(home: &Path, path: &Path) -> Option<Housed> {
+fn adopt(home: &Path, path: &Path) -> Option<Orphan> {
     let lock = Guarded::open(|| open_private(home)).ok()?;
     // Refused while the owner lives, or while another process recovers it.
     lock.try_lock().ok()?;
@@ -219,29 +314,39 @@ fn adopt(home: &Path, path: &Path) -> Option<Housed> {
     if !is_ours(&lock) || len > LARGEST {
         return None;
     }
-    let home_path = home.to_owned();
-    let Ok(ring) = open_ring(home, len as usize) else {
-        // Its owner died while making it: nothing was accepted.
-        let _ = fs::remove_file(home);
-        return None;
-    };
-    if ring.path() != recorded(path) {
-        return None;
+    match open_ring(home, len as usize) {
+        Ok(ring) if ring.path() == recorded(path) => {
+            let home = Some(Home {
+                path: home.to_owned(),
+                _lock: lock,
+            });
+            Some(Orphan::Ring(Housed::new(ring, home)))
+        }
+        // Another log's, whose path has the same hash.
+        Ok(_) => None,
+        Err(Unfit::Unfinished) => {
+            let _ = fs::remove_file(home);
+            None
+        }
+        Err(Unfit::Foreign) => Some(Orphan::Foreign(home.to_owned())),
+        Err(Unfit::Damaged) => Some(Orphan::Damaged(home.to_owned(), len)),
     }
-    let home = Some(Home {
-        path: home_path,
-        _lock: lock,
-    });
-    Some(Housed::new(ring, home))
 }
 
-fn open_ring(home: &Path, len: usize) -> Result<Ring, ring::Corrupt> {
-    if len <= HEADER {
-        return Err(ring::Corrupt);
+fn open_ring(home: &Path, len: usize) -> Result<Ring, Unfit> {
+    if len == 0 {
+        return Err(Unfit::Unfinished);
     }
-    let file = unlocked(home).map_err(|_| ring::Corrupt)?;
-    let map = Mapping::shared(&file, len).map_err(|_| ring::Corrupt)?;
+    let file = unlocked(home).map_err(|_| Unfit::Damaged)?;
+    let map = Mapping::shared(&file, len).map_err(|_| Unfit::Damaged)?;
     Ring::adopt(map, len)
+}
+
+/// Lays `image` where the dead process `process` would have left its ring.
+#[cfg(all(target_os = "linux", any(test, fuzzing), not(feature = "loom")))]
+pub(super) fn leave(folder: &Path, path: &Path, process: u32, image: &[u8]) -> io::Result<()> {
+    let name = format!("{}{process}-0.ring", prefix(path));
+    create_private(&folder.join(name))?.write_all(image)
 }
 
 #[cfg(unix)]

@@ -158,6 +158,8 @@ pub(super) struct Writer {
     gather: Duration,
     observer: super::Observer,
     outage: Option<Outage>,
+    /// The last rotation failed, which is told once.
+    rotation_fails: bool,
     idle_rounds: u32,
 }
 
@@ -176,6 +178,7 @@ impl Writer {
             gather: config.gather,
             observer: Arc::clone(&config.observer),
             outage: None,
+            rotation_fails: false,
             idle_rounds: 0,
         }
     }
@@ -201,6 +204,8 @@ impl Writer {
         }
         self.target.finish();
         self.shared.housed.retire();
+        // The log keeps this life as long as itself, for whoever still looks.
+        self.shared.housed.ring.release();
         self.shared.finished.store(true, Ordering::Release);
         self.shared.announce();
     }
@@ -273,7 +278,14 @@ impl Writer {
         if let Some(error) = tally.rotation_fault.take() {
             let words = error.to_string();
             self.shared.counters.failed_rotation(&words);
-            self.tell(Notice::RotationFailed(words));
+            if !std::mem::replace(&mut self.rotation_fails, true) {
+                self.tell(Notice::RotationFailed(words));
+            }
+        } else if tally.rotations > 0 {
+            self.rotation_fails = false;
+        }
+        for home in std::mem::take(&mut tally.foreign) {
+            self.tell(Notice::RingForeign(home.display().to_string()));
         }
         if tally.corrupt_bytes > 0 {
             self.tell(Notice::RingCorrupt(tally.corrupt_bytes));

@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,37 @@ def test_being_killed_while_compressing_loses_nothing(path):
     leftover = [p.name for p in path.parent.iterdir() if p.name.startswith(".")]
     assert leftover == []
     log_census.check(path, *(f"w{n}" for n in range(4)))
+
+
+def test_another_versions_ring_is_told_and_left_to_it(path):
+    log_census.run(path, "dead", LOG_THEN + "os._exit(1)", gather=5.0)
+    (name,) = log_census.rings(path)
+    ring = Path("/dev/shm") / name
+    image = bytearray(ring.read_bytes())
+
+    ring.write_bytes(image[:7] + b"\x7f" + image[8:])
+    code, error = log_census.run(path, "other", "log(0); handler.close()")
+    kept = ring.exists()
+    ring.write_bytes(image)
+    log_census.recover(path)
+
+    assert code == 0
+    assert error.count(b"another version of mtaio left records in") == 1
+    assert kept
+    assert log_census.check(path, "dead", "other") == {"dead": 4000, "other": 1}
+
+
+def test_a_ring_that_says_nothing_is_told_and_removed(path):
+    log_census.run(path, "dead", LOG_THEN + "os._exit(1)", gather=5.0)
+    (name,) = log_census.rings(path)
+    (Path("/dev/shm") / name).write_bytes(b"x" * 20_000)
+
+    body = "log(0); handler.close(); print(handler.stats(), file=sys.stderr)"
+    code, error = log_census.run(path, "opener", body)
+
+    assert code == 0
+    assert b"20000 bytes of a damaged ring were lost" in error
+    assert b"corrupt_bytes=20000" in error
+    assert log_census.rings(path) == []
+    census = log_census.take(path)
+    assert (census.numbers["opener"], census.torn) == ([0], [])

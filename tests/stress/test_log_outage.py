@@ -256,7 +256,7 @@ async def test_a_loop_never_waits_for_room(path):
     await handler.aclose()
 
 
-def test_a_rotation_that_fails_keeps_the_old_file(path, told):
+def test_a_rotation_that_fails_keeps_the_old_file(path, told, capfd):
     handler = AsyncFileHandler(
         path, max_bytes=2000, backup_count=2, on_error=told.append
     )
@@ -273,4 +273,14 @@ def test_a_rotation_that_fails_keeps_the_old_file(path, told):
     assert len(path.read_text().splitlines()) == 200
     until(lambda: told)
     assert "rotation failed" in str(told[0])
+
+    def fails_again():
+        log(handler, 0, 1)
+        handler.flush()
+        return handler.stats().failed_rotations >= 3
+
+    until(fails_again)
     handler.close()
+    # Every failure is counted, and their series told once.
+    assert len(told) == 1
+    assert capfd.readouterr().err.count("rotation failed") == 1

@@ -10,6 +10,7 @@ import gc
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,17 +135,56 @@ def cost_of_watching() -> None:
     print(f"  timing a collection {extra * 1e9:.0f} ns")
 
 
-async def share_of_a_processor() -> None:
-    """A started monitor in an idle process, everything included."""
-    async with ResourceMonitor(interval=1.0) as monitor:
-        await monitor.get_current_stats()
+async def turns(seconds: float) -> float:
+    """Turns a second of a loop that does nothing else."""
+    count, began = 0, time.perf_counter()
+    until = began + seconds
+    while time.perf_counter() < until:
+        await asyncio.sleep(0)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+async def cost_to_a_busy_loop() -> None:
+    """Turns of one loop while it is watched, against the same loop unwatched."""
+    ratios = []
+    for _ in range(12):
+        plain = await turns(0.25)
+        async with ResourceMonitor(interval=1.0):
+            ratios.append(await turns(0.25) / plain)
+    print(f"  a busy loop, watched: {statistics.median(ratios):.3f}x the turns")
+
+
+async def share_of_a_processor(loops: int) -> None:
+    """A started monitor in a process whose `loops` are idle, everything included."""
+    monitor = ResourceMonitor(interval=1.0)
+    end = threading.Event()
+
+    async def idle(name: str) -> None:
+        monitor.watch_loop(name)
+        await asyncio.get_running_loop().run_in_executor(None, end.wait)
+
+    async with monitor:
+        others = [
+            threading.Thread(target=asyncio.run, args=(idle(f"loop {number}"),))
+            for number in range(1, loops)
+        ]
+        for other in others:
+            other.start()
+        await asyncio.sleep(1.5)
         began, used = time.perf_counter(), time.process_time()
         await asyncio.sleep(5.0)
         used = time.process_time() - used
         share = used / (time.perf_counter() - began)
         lag = monitor.get_history()[-1].loop
-    print(f"  a started monitor uses {share:.3%} of a processor")
-    print(f"  lag of the idle loop: p50 {(lag.lag_p50_seconds or 0) * 1e3:.2f} ms")
+        end.set()
+        for other in others:
+            await asyncio.to_thread(other.join)
+    print(
+        f"  {loops} idle loop{'s' * (loops > 1)}: {share:.3%} of a processor; "
+        f"lag p50 {(lag.lag_p50_seconds or 0) * 1e3:.2f} ms "
+        f"over {lag.ticks} beats of {len(lag.loops)}"
+    )
 
 
 def main() -> None:
@@ -154,7 +194,9 @@ def main() -> None:
     with burning():
         asyncio.run(agreement())
     cost_of_watching()
-    asyncio.run(share_of_a_processor())
+    asyncio.run(cost_to_a_busy_loop())
+    for loops in (1, 4):
+        asyncio.run(share_of_a_processor(loops))
 
 
 if __name__ == "__main__":

@@ -29,5 +29,5 @@ pub use listener::BindError;
 pub use origin::Origin;
 pub use server::{Limits, Server};
 pub use text::{Format, encode};
-pub(crate) use thread::spawn_quiet;
+pub(crate) use thread::{Shared, spawn_quiet};
 pub use watchdog::{Watchdog, Watching};

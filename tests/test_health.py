@@ -433,7 +433,48 @@ def test_the_probes_are_told_of_every_change():
     assert closed["ready"] == ["draining"]
     assert down["ready"] == ["db: it returned False"]
     assert down["startup"] is down["live"] is True
-    assert down["health"]["status"] == "unhealthy"
+    assert down["health"]["status"] == "fail"
+
+
+def test_healthz_speaks_health_json():
+    """The words and shapes of draft-inadarei-api-health-check."""
+
+    async def main():
+        probes = Probes()
+        async with service(probes=probes) as health:
+            health.check("db:ping")(Answers(False))
+            health.check("cpu_usage", critical=False)(Answers(True))
+            first = probes.told[-1]["health"]
+            await asyncio.sleep(60)
+            await health.monitor.exceeded("cpu_usage", 95.0, 80.0)
+            return first, probes.told[-1]["health"]
+
+    first, down = virtual_time.run(main())
+
+    assert first["status"] == "warn"  # not known yet
+    assert down["status"] == "fail"
+    assert (
+        down["notes"]
+        == [down["reason"]]
+        == ["db:ping: it returned False; cpu_usage is beyond its threshold"]
+    )
+    (db,) = down["checks"]["db:ping"]
+    assert db.pop("since") > 0
+    assert db == {
+        "status": "fail",
+        "output": "it returned False",
+        "kind": "ready",
+        "critical": True,
+        "causes": ["db:ping"],
+    }
+    checked, observed = down["checks"]["cpu_usage"]
+    assert checked["status"] == "pass"
+    assert "output" not in checked
+    assert observed == {
+        "componentType": "system",
+        "observedValue": 95.0,
+        "status": "warn",
+    }
 
 
 def test_state_told_amid_a_publish_is_not_overwritten():

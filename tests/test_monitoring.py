@@ -1,11 +1,13 @@
 """`ResourceMonitor`: life, samples, thresholds, gauges, callbacks, loops."""
 
 import asyncio
+import copy
 import dataclasses
 import gc
 import inspect
 import logging
 import math
+import pickle
 import sys
 import threading
 import time
@@ -14,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import virtual_time
+from flat_stats import flatten
 from kernel_tree import Tree, host, stat
-from mtaio import monitoring
+from mtaio import _rust, _stats, monitoring
 from mtaio.exceptions import AlertError, MetricError, MonitoringError
 from mtaio.monitoring import ResourceMonitor, SystemStats
 
@@ -59,15 +62,6 @@ def memory(percent):
     }
 
 
-def flatten(stats, prefix=""):
-    for field in dataclasses.fields(stats):
-        value = getattr(stats, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from flatten(value, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", value
-
-
 # --- samples ---------------------------------------------------------------
 
 
@@ -89,6 +83,48 @@ async def test_stats_are_frozen_and_figures_are_numbers_or_none():
         if name not in {"cpu.per_core_percent", "loop.loops"}:
             assert value is None or (type(value) in {int, float}), name
             assert value is None or math.isfinite(value), name
+
+
+def test_each_figure_has_its_name_from_the_core():
+    sampler = _rust.Sampler(1.0, 1)
+    sampler.watch_loop(_rust.LoopLag("main"))
+    sampler.tick()
+    snapshot = sampler.latest(60.0)
+
+    told = dict(flatten(_stats.build(snapshot)))
+    (loop,) = told.pop("loop.loops")
+
+    assert told.pop("cpu.per_core_percent") == snapshot.per_core_percent
+    assert told.pop("timestamp") == snapshot.timestamp
+    assert told.pop("uptime") == snapshot.uptime
+    assert list(told.items()) == [
+        (f"{section}.{figure}", value)
+        for section, figures in snapshot.sections().items()
+        for figure, value in figures.items()
+    ]
+    assert [dataclasses.asdict(loop)] == snapshot.loops()
+
+
+@pytest.mark.parametrize("gil", [True, False])
+def test_stats_made_quickly_are_like_any_others(gil, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    make = _stats._maker(monitoring.LoopLag)
+
+    made = make("main", 3, 0.1, 0.2, 0.3)
+
+    assert made == monitoring.LoopLag(
+        name="main",
+        ticks=3,
+        lag_p50_seconds=0.1,
+        lag_p99_seconds=0.2,
+        lag_max_seconds=0.3,
+    )
+    assert pickle.loads(pickle.dumps(made)) == copy.copy(made) == made
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.ticks = 4
+    for wrong in (("main", 3), ("main", 3, 0.1, 0.2, 0.3, 0.4)):
+        with pytest.raises((TypeError, ValueError)):
+            make(*wrong)
 
 
 async def test_every_figure_but_a_list_is_a_metric():
@@ -445,6 +481,8 @@ async def test_bad_types_of_times_and_names_are_refused():
         monitor.gauge("cpu_usage", lambda: 1)
     with pytest.raises(TypeError, match="read must be callable, got 1"):
         monitor.gauge("depth", 1)
+    with pytest.raises(TypeError, match="read must be a plain function, got <func"):
+        monitor.gauge("depth", samples)
     with pytest.raises(TypeError, match="callback must be callable, got 'print'"):
         monitor.on_threshold_exceeded("print")
     with pytest.raises(TypeError, match="callback must be callable, got None"):
@@ -589,6 +627,24 @@ def test_samples_taken_while_the_loop_was_blocked_are_judged(caplog):
         return blocked
 
     assert asyncio.run(main()) >= 3
+
+
+def test_a_gauge_is_judged_by_what_was_read_of_it():
+    """One reading after a block is no proof that it lasted through the block."""
+
+    async def main():
+        reads, told = [], []
+        monitor = ResourceMonitor(interval=0.05)
+        monitor.gauge("depth", lambda: reads.append(1) or len(reads))
+        monitor.set_threshold("depth", 0, for_seconds=0.5)
+        monitor.on_threshold_exceeded(lambda *alert: told.append(len(reads)))
+        async with monitor:
+            time.sleep(1.5)  # noqa: ASYNC251 - a blocked loop is the point
+            assert len(monitor.get_history()) > 1
+            await until(lambda: told)
+        return told[0]
+
+    assert asyncio.run(main()) > 1
 
 
 # --- loops and collector ---------------------------------------------------

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import json
+import operator
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 import psutil
 import pytest
 
+import network_load
 from mtaio.monitoring import ResourceMonitor
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="compares files of /proc")
@@ -62,15 +64,36 @@ async def test_memory_percent_is_psutils_within_2_points():
         assert stats.memory.percent == pytest.approx(theirs.percent, abs=2.0)
 
 
-def make_work(path):
-    """Some of every kind: disk, network by a datagram, switches, processor."""
-    with open(path, "wb") as file:
-        file.write(os.urandom(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.sendto(b"x" * 1000, ("127.0.0.1", 9))
-    sum(range(1_000_000))
+class Load:
+    """Work of every kind by this process, in known amounts."""
+
+    BLOCK = bytes(range(256)) * 4096  # 1 MiB
+    BLOCKS = 8
+    BURN_SECONDS = 0.6
+
+    def __init__(self, path):
+        self._path = path
+        self.ballast = b""
+
+    @property
+    def on_disk(self):
+        """Whether the file is on a device, and not in memory."""
+        return os.major(os.stat(self._path.parent).st_dev) != 0
+
+    def run(self):
+        self.ballast = bytearray(64 << 20)
+        with open(self._path, "wb") as file:
+            file.writelines(self.BLOCK for _ in range(self.BLOCKS))
+            file.flush()
+            os.fsync(file.fileno())
+        with open(self._path, "rb", buffering=0) as file:
+            # Out of the cache, so that it is read from the disk.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while file.read(1 << 20):
+                pass
+        until = time.process_time() + self.BURN_SECONDS
+        while time.process_time() < until:
+            pass
 
 
 def counters():
@@ -104,22 +127,79 @@ def counters():
     }
 
 
+RATES = (
+    "io.read_bytes",
+    "io.write_bytes",
+    "network.received_bytes",
+    "network.sent_bytes",
+    "disk.read_bytes",
+    "disk.write_bytes",
+)
+
+
+def told(stats, name):
+    return operator.attrgetter(name)(stats)
+
+
 @linux
-async def test_counters_lie_between_psutils_before_and_after(tmp_path):
+async def test_counters_and_rates_under_load_are_psutils(tmp_path):
+    load = Load(tmp_path / "load")
+    rss = psutil.Process().memory_info().rss
+
+    earliest, before_made = counters(), time.monotonic()
     monitor = ResourceMonitor()
-    await monitor.get_current_stats()
-    make_work(tmp_path / "work")
-
-    before = counters()
+    begun, after_made = counters(), time.monotonic()
+    load.run()
+    ended, before_look = counters(), time.monotonic()
     stats = await monitor.get_current_stats(max_age=0)
-    after = counters()
+    latest, after_look = counters(), time.monotonic()
 
-    for name in before:
-        section, figure = name.split(".")
-        ours = getattr(getattr(stats, section), figure)
-        slack = 0.03 if figure == "cpu_seconds" else 0
-        if before[name] or after[name]:
-            assert before[name] - slack <= ours <= after[name] + slack, name
+    for name in ended:
+        slack = 0.03 if name == "process.cpu_seconds" else 0
+        assert ended[name] - slack <= told(stats, name) <= latest[name] + slack, name
+    for name in RATES:
+        # By psutil's counters just inside and just outside our two looks.
+        least = (ended[name] - begun[name]) / (after_look - before_made)
+        most = (latest[name] - earliest[name]) / (before_look - after_made)
+        assert least <= told(stats, f"{name}_per_second") <= most, name
+    burnt = latest["process.cpu_seconds"] - earliest["process.cpu_seconds"] + 0.03
+    assert stats.process.cpu_percent <= 100 * burnt / (before_look - after_made)
+    burning = 100 * load.BURN_SECONDS / (after_look - before_made)
+    assert stats.process.cpu_percent >= burning - 3
+    grown = psutil.Process().memory_info().rss - rss
+    assert stats.process.rss_bytes - rss == pytest.approx(grown, abs=8 << 20)
+    assert grown >= len(load.ballast) - (8 << 20)
+    assert stats.process.peak_rss_bytes >= stats.process.rss_bytes
+    if load.on_disk:
+        size = load.BLOCKS * len(load.BLOCK)
+        assert ended["io.write_bytes"] - begun["io.write_bytes"] >= size
+        assert ended["io.read_bytes"] - begun["io.read_bytes"] >= size
+
+
+@linux
+def test_network_traffic_is_psutils_to_the_byte():
+    done = subprocess.run(
+        [sys.executable, network_load.__file__],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("no network namespace to be had here")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+
+    sent, received = network_load.SENT, network_load.ANSWERED
+    size = network_load.PACKET
+    after, before = told["after"], told["before"]
+    assert told["ours"] == after
+    assert after["sent_packets"] - before["sent_packets"] >= sent
+    assert after["received_bytes"] - before["received_bytes"] == received * size
+    for way, packets in (("sent", sent), ("received", received)):
+        rate = told[f"{way}_bytes_per_second"]
+        assert rate * told["seconds"] >= packets * size
+        assert rate * told["seconds"] == pytest.approx(packets * size, rel=0.2)
 
 
 @linux

@@ -376,6 +376,14 @@ async def test_a_stop_needs_a_real_deadline(probes, value):
     assert probes.running
 
 
+async def test_a_deadline_may_be_longer_than_any_clock(probes):
+    probes.stop(1e300)
+    probes.start()
+    await probes.aclose(1e300)
+
+    assert not probes.running
+
+
 def test_an_address_in_use_is_named(probes):
     other = ProbeServer(port=probes.port)
 

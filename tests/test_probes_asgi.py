@@ -1,5 +1,6 @@
 """The same answers from an app mounted where HTTP is served already."""
 
+import fastapi
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -21,20 +22,34 @@ def probes():
     server.stop()
 
 
-def client(app):
+def client(app, root=""):
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app), base_url="http://x"
+        transport=httpx.ASGITransport(app=app, root_path=root), base_url="http://x"
     )
+
+
+def of_starlette(prefix, app):
+    return Starlette(routes=[Mount(prefix, app=app)])
+
+
+def of_fastapi(prefix, app):
+    service = fastapi.FastAPI()
+    service.mount(prefix, app)
+    return service
 
 
 @pytest.mark.parametrize("prefix", ["", "/internal", "/a/b"])
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
-async def test_a_mounted_app_answers_like_the_server(probes, prefix, accept):
-    app = Starlette(routes=[Mount(prefix or "/", app=ProbeApp(probes))])
+@pytest.mark.parametrize("mount", [of_starlette, of_fastapi])
+@pytest.mark.parametrize("root", ["", "/behind"])  # a proxy's prefix
+async def test_a_mounted_app_answers_like_the_server(
+    probes, mount, root, prefix, accept
+):
+    app = mount(prefix or "/", ProbeApp(probes))
 
-    async with client(app) as http:
+    async with client(app, root) as http:
         for path in PATHS:
-            got = await http.get(prefix + path, headers={"accept": accept})
+            got = await http.get(root + prefix + path, headers={"accept": accept})
             status, headers, body = request(probes, path, accept=accept)
 
             assert (got.status_code, got.text) == (status, body), path
@@ -50,6 +65,18 @@ async def test_methods_are_as_with_the_server(probes):
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["content-length"]) == len('{"status":"pass"}')
     assert (post.status_code, post.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_a_head_has_no_body_for_a_server_to_send(probes):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "HEAD", "path": "/livez", "headers": []}
+    await ProbeApp(probes)(scope, None, send)
+
+    assert (sent[0]["status"], sent[1]["body"]) == (200, b"")
 
 
 async def test_it_needs_no_started_server():

@@ -53,8 +53,24 @@ def test_head_has_the_length_but_no_body(probes):
     assert of_head["content-length"] == of_get["content-length"] == str(len(body))
 
 
-def test_a_query_is_ignored(probes):
-    assert request(probes, "/livez?verbose&x=1")[0] == 200
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/livez?verbose&x=1",
+        "http://x/livez",
+        "http://x:1/livez?y",
+        "HTTP://[::1]/livez",
+    ],
+)
+def test_a_query_and_an_absolute_target_are_the_same_path(probes, target):
+    assert request(probes, target)[0] == 200
+
+
+def test_http_1_0_is_answered_and_closed(probes):
+    answer = exchange(probes, b"GET /livez HTTP/1.0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert answer.endswith(b'{"status":"pass"}')
 
 
 def test_a_connection_is_kept_for_the_next_request(probes):
@@ -101,6 +117,75 @@ def test_a_body_is_never_waited_for(probes):
     head = b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n"
 
     assert status(exchange(probes, head)) == 200
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"content-length: 9223372036854775807\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\nffffffff\r\n" + b"x" * 100_000,
+        b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000,
+        b"expect: 100-continue\r\ncontent-length: 10\r\n\r\n",
+    ],
+    ids=["huge", "one chunk", "many chunks", "expect"],
+)
+def test_a_body_that_never_ends_is_answered_and_not_kept(probes, method, body):
+    before = psutil.Process().memory_info().rss
+
+    answer = exchange(probes, method + b" /livez HTTP/1.1\r\nhost: x\r\n" + body)
+
+    assert status(answer) == (200 if method == b"GET" else 405)
+    assert psutil.Process().memory_info().rss - before < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics"])
+def test_who_has_closed_its_sending_side_is_answered_whole(probes, path):
+    labels = [({"n": str(n)}, 1.0) for n in range(2000)]
+    probes.publish_metrics([MetricFamily("gauge", "big", "", labels)])
+    _, _, body = request(probes, path)
+
+    for _ in range(20):
+        with socket.create_connection((probes.host, probes.port), 20) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            with client.makefile("rb") as answer:
+                assert answer.read().endswith(body.encode())
+
+
+def test_requests_sent_ahead_are_answered_in_order(probes):
+    paths = [b"/livez", b"/readyz", b"/none"] * 50
+    sent = [b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path for path in paths]
+
+    answer = exchange(probes, b"".join(sent))
+
+    statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [200, 503, 404] * 50
+
+
+def test_a_flood_sent_ahead_and_never_read_is_bounded():
+    server = ProbeServer(header_timeout=0.5)
+    labels = [({"n": str(n)}, 1.0) for n in range(2000)]
+    server.publish_metrics([MetricFamily("gauge", "big", "", labels)])
+    server.start()
+    flood = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * 2000
+    stuck = [socket.create_connection((server.host, server.port)) for _ in range(30)]
+    before = psutil.Process().memory_info().rss
+    try:
+        for client in stuck:
+            client.setblocking(False)
+            client.send(flood)
+
+        answers = [request(server, "/livez")[0] for _ in range(20)]
+        grown = psutil.Process().memory_info().rss - before
+    finally:
+        for client in stuck:
+            client.close()
+        server.stop()
+
+    # A page for each connection at most, never one for each request.
+    assert answers == [200] * 20
+    assert grown < 64 * 1024 * 1024
 
 
 def test_a_slow_head_is_408_after_its_time(probes):

@@ -16,7 +16,9 @@ from probe_client import request
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
 
-def run(code: str, *, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, *arguments: str, timeout: float = 30.0
+) -> subprocess.CompletedProcess[str]:
     """Run a program that must end by itself."""
     return subprocess.run(
         [
@@ -25,6 +27,7 @@ def run(code: str, *, timeout: float = 30.0) -> subprocess.CompletedProcess[str]
             "ignore::DeprecationWarning",
             "-c",
             textwrap.dedent(code),
+            *arguments,
         ],
         capture_output=True,
         text=True,
@@ -35,7 +38,7 @@ def run(code: str, *, timeout: float = 30.0) -> subprocess.CompletedProcess[str]
 
 SETUP = """
 import asyncio, os, sys, threading, time
-from mtaio.monitoring import ProbeServer, Watchdog
+from mtaio.monitoring import ProbeServer, ResourceMonitor, Watchdog
 probes = ProbeServer()
 watchdog = Watchdog(0.2)
 probes.add_watchdog(watchdog)
@@ -90,6 +93,9 @@ def test_a_fork_amid_publishing_and_serving_never_hangs_the_child():
         SETUP
         + """
 import urllib.request
+monitor = ResourceMonitor(interval=0.001)
+monitor._sampler.start()
+probes.add_source(monitor.source)
 stop = threading.Event()
 def publish():
     while not stop.is_set():
@@ -97,6 +103,7 @@ def publish():
 def ask():
     while not stop.is_set():
         urllib.request.urlopen(probes.url + "/livez").read()
+        urllib.request.urlopen(probes.url + "/metrics").read()
 threads = [threading.Thread(target=publish), threading.Thread(target=ask)]
 for thread in threads:
     thread.start()
@@ -106,6 +113,7 @@ for _ in range(40):
         probes.publish(ready=True)
         assert probes.answer("GET", "/readyz")[0] == 200
         watchdog.guard.reasons()
+        assert probes.answer("GET", "/metrics")[0] == 200
         probes.stop()
         os._exit(0)
     for _ in range(500):
@@ -120,6 +128,7 @@ for thread in threads:
     thread.join()
 probes.stop()
 watchdog.stop()
+monitor._sampler.stop(5.0)
 print("done")
 """
     )
@@ -131,6 +140,8 @@ print("done")
     "ending",
     [
         "",
+        "threading.Thread(target=os._exit, args=(0,)).start(); time.sleep(30)",
+        "threading.Thread(target=lambda: probes.stop()).start()",
         "sys.exit(0)",
         "os._exit(0)",
         "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()",
@@ -161,6 +172,86 @@ def test_the_interpreter_exits_whatever_still_runs(ending):
     assert done.returncode == 0
     assert "Fatal" not in done.stderr
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "os._exit(0)"])
+def test_an_exit_amid_starts_and_stops_neither_hangs_nor_crashes(ending):
+    """A signal comes at any instruction of them; what it raises ends the program."""
+    code = (
+        SETUP
+        + f"""
+import signal
+def leave(signum, frame):
+    {ending}
+signal.signal(signal.SIGALRM, leave)
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+monitor = ResourceMonitor(interval=0.001)
+async def churn():
+    while True:
+        async with monitor, probes, watchdog:
+            await monitor.get_current_stats()
+        watchdog.start()
+        probes.start()
+asyncio.run(churn())
+"""
+    )
+    for number in range(12):
+        done = run(code, str(0.02 + number * 0.031))
+
+        assert done.returncode == 0, done.stderr
+        assert "panicked" not in done.stderr
+        assert "Fatal" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_start_for_which_there_is_no_thread_leaves_nothing_started():
+    done = run(
+        """
+import asyncio, gc, os, resource
+from mtaio.exceptions import ProbeError
+from mtaio.monitoring import ProbeServer, ResourceMonitor, Watchdog
+
+def census():
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+class Starved:
+    # No room for another stack.
+    def __enter__(self):
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        self.limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), self.limits[1]))
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_AS, self.limits)
+
+async def main():
+    probes, watchdog = ProbeServer(), Watchdog()
+    monitor = ResourceMonitor(interval=0.01)
+    before = census()  # no thread has ended yet whose stack could be had again
+    with Starved():
+        for start, error in ((probes.start, ProbeError), (watchdog.start, OSError)):
+            try:
+                start()
+            except error as told:
+                print(type(told).__name__)
+        try:
+            await monitor.start()
+        except OSError as told:
+            print(type(told).__name__)
+    assert not monitor.running and not probes.running
+    assert not gc.callbacks
+    assert census() == before, (census(), before)
+    async with monitor, probes, watchdog:
+        await monitor.get_current_stats()
+
+asyncio.run(main())
+"""
+    )
+
+    assert (done.stdout.split(), done.stderr) == (
+        ["ProbeError", "BlockingIOError", "BlockingIOError"],
+        "",
+    )
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1, 3, 10, 30, 100])

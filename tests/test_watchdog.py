@@ -128,6 +128,31 @@ async def test_a_free_threaded_build_takes_the_stack_by_signal(stuck, monkeypatc
     assert ended.ended
 
 
+async def test_a_stack_that_takes_long_is_not_taken_for_a_held_interpreter(
+    monkeypatch, capfd
+):
+    """Its source lines may lie on a slow disk; Python runs all the same."""
+    reports, taken = Reports(), threading.Event()
+    take = Watchdog._capture
+
+    def slowly(watchdog, key):
+        time.sleep(0.6)  # the watchdog waits less than this for Python to begin
+        stack = take(watchdog, key)
+        taken.set()
+        return stack
+
+    monkeypatch.setattr(Watchdog, "_capture", slowly)
+
+    async with reports.watchdog():
+        await asyncio.sleep(STALL / 2)
+        taken.wait(ENOUGH)
+        begun, _ = await reports.next()
+
+    assert not begun.interpreter_held
+    assert "in test_a_stack_that_takes_long" in begun.stack
+    assert "interpreter is held" not in capfd.readouterr().err
+
+
 @linux
 async def test_the_stalled_system_call_is_not_interrupted():
     reports = Reports()

@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "--interval", type=float, default=1.0, help="seconds between looks"
     )
     top.add_argument("--count", type=int, help="how many looks; by default no end")
+    top.add_argument(
+        "--only", default="", metavar="NAME", help="metrics with this in their names"
+    )
     top.set_defaults(command=_watch)
     return parser
 
@@ -136,7 +139,12 @@ async def _findings(factory: Callable[[], Any] | None) -> list[Finding]:
 
 def _watch(options: argparse.Namespace) -> int:
     try:
-        _top.top(options.url, interval=options.interval, count=options.count)
+        _top.top(
+            options.url,
+            interval=options.interval,
+            count=options.count,
+            only=options.only,
+        )
     except (MonitoringError, ValueError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -1,5 +1,6 @@
 """The thresholds and gauges of one monitor, judged sample by sample."""
 
+import inspect
 import logging
 import math
 import operator
@@ -94,6 +95,8 @@ class Alarms:
             raise ValueError(f"name must be new, {name!r} is a metric already")
         if not callable(read):
             raise TypeError(f"read must be callable, got {read!r}")
+        if inspect.iscoroutinefunction(read):
+            raise TypeError(f"read must be a plain function, got {read!r}")
         self._readers[known] = read
 
     def read_gauges(self) -> None:
@@ -111,10 +114,16 @@ class Alarms:
                 logger.error("gauge %r gave %r, not a finite number", name, value)
         self.gauges = values
 
-    def judge(self, stats: SystemStats) -> None:
-        """Tell the listeners what this sample changes."""
+    def judge(self, stats: SystemStats, *, newest: bool = True) -> None:
+        """Tell the listeners what this sample changes.
+
+        One that is not the newest was taken while the loop stood still. Nobody
+        read the gauges then, so those are judged with the newest alone.
+        """
         for name, armed in list(self._armed.items()):
             read = _METRICS.get(name)
+            if read is None and not newest:
+                continue
             value = read(stats) if read else self.gauges.get(name)
             # Uptime is monotonic, as the time of day is not.
             armed.state, change = _thresholds.step(

@@ -5,13 +5,16 @@ it, a platform without it); a figure is never guessed. Figures per second and
 percentages are over the last interval, and at least half a second.
 """
 
+import sys
 import types
 import typing
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import overload
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass
+from typing import Any, TypeVar, overload
 
 from . import _rust
+
+StatsT = TypeVar("StatsT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,26 +317,51 @@ class SystemStats:
     loop: LoopStats
 
 
+def _maker(kind: type[StatsT]) -> Callable[..., StatsT]:
+    """Return what makes a `kind` from its fields in their order.
+
+    A frozen dataclass calls `object.__setattr__` for each field, at six times the
+    cost of an assignment, and a sample has a hundred of them. So one that is not
+    frozen is filled, and then made the other, whose layout is the same.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        # There a change of class stops all threads.
+        return lambda *values: kind(**dict(zip(names, values, strict=True)))
+    plain: Callable[..., Any] = make_dataclass(kind.__name__, names, slots=True)
+
+    def make(*values: Any) -> StatsT:
+        made = plain(*values)
+        made.__class__ = kind
+        return made  # type: ignore[no-any-return]
+
+    return make
+
+
+_cpu, _memory, _io = _maker(CPUStats), _maker(MemoryStats), _maker(IOStats)
+_network, _disk, _process = (
+    _maker(NetworkStats),
+    _maker(DiskStats),
+    _maker(ProcessStats),
+)
+_pressure, _pressures = _maker(Pressure), _maker(PressureStats)
+_loops, _system = _maker(LoopStats), _maker(SystemStats)
+
+
 def build(snapshot: _rust.Snapshot) -> SystemStats:
-    """The dataclasses of a native sample; a name unknown to either is an error."""
-    raw = snapshot.sections()
-    return SystemStats(
-        timestamp=snapshot.timestamp,
-        uptime=snapshot.uptime,
-        cpu=CPUStats(per_core_percent=snapshot.per_core_percent, **raw["cpu"]),
-        memory=MemoryStats(**raw["memory"]),
-        io=IOStats(**raw["io"]),
-        network=NetworkStats(**raw["network"]),
-        disk=DiskStats(**raw["disk"]),
-        process=ProcessStats(**raw["process"]),
-        pressure=PressureStats(
-            cpu=Pressure(**raw["pressure.cpu"]),
-            memory=Pressure(**raw["pressure.memory"]),
-            io=Pressure(**raw["pressure.io"]),
-        ),
-        loop=LoopStats(
-            loops=tuple(LoopLag(**one) for one in snapshot.loops()), **raw["loop"]
-        ),
+    """The dataclasses of a native sample, whose figures are in the same order."""
+    cpu, memory, io, network, disk, process, *pressures, loop = snapshot.values()
+    return _system(
+        snapshot.timestamp,
+        snapshot.uptime,
+        _cpu(*cpu, snapshot.per_core_percent),
+        _memory(*memory),
+        _io(*io),
+        _network(*network),
+        _disk(*disk),
+        _process(*process),
+        _pressures(*(_pressure(*each) for each in pressures)),
+        _loops(*loop, tuple(LoopLag(**one) for one in snapshot.loops())),
     )
 
 

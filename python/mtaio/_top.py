@@ -3,11 +3,13 @@
 Needs `rich` and `prometheus-client`, which the extra `service` brings.
 """
 
+import contextlib
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlsplit
@@ -60,19 +62,21 @@ def top(
     *,
     interval: float = 1.0,
     count: int | None = None,
+    only: str = "",
     file: TextIO | None = None,
 ) -> None:
     """Show a process until Ctrl-C, from its `/metrics` and probes. Blocks.
 
     Counters are shown with their rate, histograms and summaries by their
-    quantiles, count and rate. On a terminal the view is redrawn in place;
-    elsewhere one page follows the other.
+    quantiles, count and rate. On a terminal the view is redrawn in place, as much
+    of it as fits; elsewhere, and with `count`, one page follows the other.
 
     Args:
         url: Where the process serves its probes, such as
             `http://127.0.0.1:8080`, with or without `/metrics`.
         interval: Seconds between two looks.
         count: How many looks; None goes on.
+        only: Show only metrics with this in their names.
         file: Written to instead of standard output.
 
     Raises:
@@ -84,17 +88,35 @@ def top(
         _rust.whole("count", count)
     where = _where(url)
     console = _console(file)
-    now = look(where)
-    _show(console, where, now, None)
+    with contextlib.suppress(KeyboardInterrupt):
+        first = look(where)
+        with _display(console, in_place=count is None) as show:
+            # A loop right here would lose an interrupt at the end of its turn, for
+            # which CPython (3.13.0) enters no handler.
+            _follow(
+                first,
+                again=lambda last: _look_again(where, last),
+                show=lambda now, before: show(_view(where, now, before, only)),
+                interval=interval,
+                count=count,
+            )
+
+
+def _follow(
+    now: Page,
+    *,
+    again: Callable[[Page], Page],
+    show: Callable[[Page, Page | None], None],
+    interval: float,
+    count: int | None,
+) -> None:
+    show(now, None)
     looks = 1
-    try:
-        while count is None or looks < count:
-            time.sleep(interval)
-            before, now = now, _look_again(where, now)
-            _show(console, where, now, before)
-            looks += 1
-    except KeyboardInterrupt:
-        return
+    while count is None or looks < count:
+        time.sleep(interval)
+        before, now = now, again(now)
+        show(now, before)
+        looks += 1
 
 
 def look(where: str) -> Page:
@@ -105,8 +127,9 @@ def look(where: str) -> Page:
             raise MonitoringError(f"{where}/metrics answers {status}")
         probes = {name: _fetch(f"{where}/{name}")[0] for name in _PROBES}
         return Page(time.monotonic(), tuple(_rows(text)), probes)
-    except (OSError, ValueError) as error:
-        raise MonitoringError(f"no metrics from {where}: {error}") from error
+    except (OSError, ValueError, HTTPException) as error:
+        told = str(error) or type(error).__name__
+        raise MonitoringError(f"no metrics from {where}: {told}") from error
 
 
 def _look_again(where: str, last: Page) -> Page:
@@ -114,13 +137,19 @@ def _look_again(where: str, last: Page) -> Page:
     try:
         return look(where)
     except MonitoringError:
-        return Page(time.monotonic(), last.rows, {})
+        # At the time its figures are of, by which rates are reckoned on return.
+        return replace(last, probes={})
 
 
 def _where(url: str) -> str:
-    parts = urlsplit(_rust.text("url", url))
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"url must be like http://127.0.0.1:8080, got {url!r}")
+    wrong = f"url must be like http://127.0.0.1:8080, got {url!r}"
+    try:
+        parts = urlsplit(_rust.text("url", url))
+        named = parts.hostname and parts.port != 0
+    except ValueError as error:  # a port that is none, a bracket left open
+        raise ValueError(f"{wrong}: {error}") from error
+    if parts.scheme not in {"http", "https"} or not named:
+        raise ValueError(wrong)
     return url.removesuffix("/").removesuffix("/metrics").removesuffix("/")
 
 
@@ -128,7 +157,10 @@ def _fetch(url: str) -> tuple[int, str]:
     request = urllib.request.Request(url, headers={"accept": _ACCEPT})  # noqa: S310 - checked by `_where`
     try:
         with urllib.request.urlopen(request, timeout=5.0) as answer:  # noqa: S310
-            return answer.status, answer.read(_MOST_BYTES).decode()
+            text = answer.read(_MOST_BYTES).decode()
+            if answer.length:
+                raise ValueError(f"{answer.length} bytes of {url} are missing")
+            return answer.status, text
     except urllib.error.HTTPError as error:
         with error:
             return error.code, ""
@@ -160,24 +192,59 @@ def _console(file: TextIO | None) -> "Console":
     return Console(file=file)
 
 
-def _show(console: "Console", where: str, now: Page, before: Page | None) -> None:
-    if console.is_terminal:
-        console.clear()
-    console.print(_view(where, now, before))
+@contextlib.contextmanager
+def _display(
+    console: "Console", *, in_place: bool
+) -> Iterator[Callable[["RenderableType"], None]]:
+    """Give what shows a view: on the terminal's other screen, or page by page."""
+    if not (in_place and console.is_terminal):
+        yield console.print
+        return
+    try:
+        console.set_alt_screen(True)
+        console.show_cursor(False)
+        yield lambda view: console.update_screen(_fitted(console, view))
+    finally:
+        console.set_alt_screen(False)
+        console.show_cursor(True)
 
 
-def _view(where: str, now: Page, before: Page | None) -> "RenderableType":
+def _fitted(console: "Console", view: "RenderableType") -> "RenderableType":
+    """As much as the terminal shows at this moment, and a word on the rest."""
+    from rich.console import Group  # noqa: PLC0415 - optional
+    from rich.segment import SegmentLines  # noqa: PLC0415 - optional
+    from rich.text import Text  # noqa: PLC0415 - optional
+
+    rendered = console.render_lines(view, console.options.update(height=None))
+    room = console.height - 1
+    if len(rendered) <= room:
+        return view
+    more = Text("… and more: a taller window or --only NAME shows it", style="dim")
+    more.truncate(console.width)
+    return Group(SegmentLines(rendered[:room], new_lines=True), more)
+
+
+def _view(where: str, now: Page, before: Page | None, only: str) -> "RenderableType":
+    from rich import box  # noqa: PLC0415 - optional
     from rich.table import Table  # noqa: PLC0415 - optional
     from rich.text import Text  # noqa: PLC0415 - optional
 
-    table = Table(title=Text.assemble(f"{where}  ", *_verdicts(now)), expand=True)
+    title = Text.assemble(f"{where}  ", *_verdicts(now), overflow="fold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        expand=True,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("metric", overflow="fold")
-    table.add_column("labels", overflow="fold")
-    table.add_column("value", justify="right")
-    table.add_column("per second", justify="right")
-    for cells in lines(now, before):
+    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("per second", justify="right", overflow="fold")
+    shown = replace(now, rows=tuple(row for row in now.rows if only in row.family))
+    for name, labels, value, rate in lines(shown, before):
+        series = f"{name or ' '} {labels}".rstrip()
         # As text: a label may hold what looks like markup.
-        table.add_row(*map(Text, cells))
+        table.add_row(Text(series), Text(value), Text(rate))
     return table
 
 
@@ -236,5 +303,7 @@ def figure(value: float, unit: str, name: str) -> str:
         return f"{value * 1000:.3g} ms"
     if unit in {"ratio", "ratios"}:
         return f"{value:.1%}"
+    if unit == "percent":
+        return f"{value:.1f}%"
     text = f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
     return f"{text} {unit}".rstrip()

@@ -10,6 +10,13 @@ from ._states import Kind, Standing, Standings, Status, blockers, causes, overal
 Document = dict[str, Any]
 
 _WELL = (Status.HEALTHY, Status.UNKNOWN)
+# The words of draft-inadarei-api-health-check. What is not known yet is no failure.
+_WORDS = {
+    Status.HEALTHY: "pass",
+    Status.UNKNOWN: "warn",
+    Status.DEGRADED: "warn",
+    Status.UNHEALTHY: "fail",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Verdict:
     def document(
         self, now: float, since: float, beyond: Iterable[str] = ()
     ) -> Document:
-        """All of it, for people and `/healthz`."""
+        """All of it, for people."""
         return {
             "status": str(self.status(beyond)),
             "reason": self.reason(beyond),
@@ -119,6 +126,24 @@ class Verdict:
                 name: {"reason": fault.reason, "critical": fault.critical}
                 for name, fault in self.faults.items()
             },
+        }
+
+    def health_json(self, now: float, since: float) -> Document:
+        """`document` in the words and shapes of draft-inadarei-api-health-check."""
+        document = self.document(now, since)
+        checks: dict[str, list[Document]] = {}
+        for name, told in document["checks"].items():
+            told["status"] = _WORDS[Status(told["status"])]
+            if reason := told.pop("reason"):
+                told["output"] = reason
+            checks[name] = [told]
+        for metric, alert in document["alerts"].items():
+            observed = {"observedValue": alert["value"], "status": "warn"}
+            checks.setdefault(metric, []).append({"componentType": "system"} | observed)
+        return document | {
+            "status": _WORDS[Status(document["status"])],
+            "notes": [reason] if (reason := document["reason"]) else [],
+            "checks": checks,
         }
 
     def _describe(self, check: Check, now: float) -> Document:

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import faulthandler
 import inspect
 import itertools
@@ -112,7 +113,12 @@ class Watchdog:
         return self._hearts.guard()
 
     def start(self) -> None:
-        """Start the native thread; no effect while it runs. Any thread, no waiting."""
+        """Start the native thread; no effect while it runs. Any thread, no waiting.
+
+        Raises:
+            OSError, RuntimeError: The system has no thread to give; nothing is
+                left started.
+        """
         with self._changing:
             if self._run is None:
                 self._run = _Run(self)
@@ -275,22 +281,28 @@ class _Run:
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
-        self._dump = _open_dump()
-        self._native = _rust.WatchdogThread(
-            watchdog._hearts,
-            stall_after=watchdog._stall_after,
-            signal=self._dump,
-            all_threads=watchdog._all_threads,
-        )
         self._reports: queue.SimpleQueue[StallReport | None] = queue.SimpleQueue()
-        # Two threads, so that a slow callback never keeps a stack from being
-        # taken. Daemons, so that a callback that hangs can't hold the exit up.
-        self._threads = [
-            threading.Thread(target=self._attend, name="mtaio-stacks", daemon=True),
-            threading.Thread(target=self._deliver, name="mtaio-stalls", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        with contextlib.ExitStack() as undo:
+            self._dump = _open_dump()
+            undo.callback(self._close_dump)
+            self._native = _rust.WatchdogThread(
+                watchdog._hearts,
+                stall_after=watchdog._stall_after,
+                signal=self._dump,
+                all_threads=watchdog._all_threads,
+            )
+            undo.callback(self.stop)
+            # Two threads, so that a slow callback never keeps a stack from being
+            # taken. Daemons, so that one that hangs can't hold the exit up.
+            self._start("mtaio-stacks", self._attend)
+            self._start("mtaio-stalls", self._deliver)
+            undo.pop_all()
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _attend(self) -> None:
         while (task := self._native.next()) is not None:

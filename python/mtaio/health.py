@@ -424,7 +424,7 @@ class HealthMonitor:
         """Tell the probes; again if a signal handler told them newer state amid."""
         while self.probes is not None:
             version = self._version
-            document = self._verdict.document(self._clock(), self._since)
+            document = self._verdict.health_json(self._clock(), self._since)
             # Read later, so ages in it need a date.
             document["published_at"] = time.time()
             self.probes.publish(**self._verdict.verdicts(), health=document)

@@ -163,6 +163,7 @@ class ResourceMonitor:
         Raises:
             MonitoringError: It is started on another loop that still runs; call
                 `watch_loop` there instead.
+            OSError: The system has no thread to give; nothing is left started.
         """
         if self._turns_here() is not None:
             return
@@ -171,8 +172,12 @@ class ResourceMonitor:
         self._gc.open()
         self._sampler.watch_gc(self._gc.pauses)
         self.watch_loop("main")
-        if self._threaded:
-            self._sampler.start()
+        try:
+            if self._threaded:
+                self._sampler.start()
+        except OSError:
+            self._release()
+            raise
         turns = self._take_turns()
         self._turns = asyncio.create_task(turns, name="mtaio-monitor")
         # Not a `finally` in it: a task cancelled before its first step runs none.
@@ -321,7 +326,7 @@ class ResourceMonitor:
                 number, is logged, and absent until it gives one.
 
         Raises:
-            TypeError: `name` is not text or `read` not callable.
+            TypeError: `name` is not text or `read` no plain function.
             ValueError: `name` is empty, or the name of a metric already.
         """
         self._alarms.add_gauge(name, read)
@@ -391,9 +396,10 @@ class ResourceMonitor:
             self._sampler.tick()
         self._alarms.read_gauges()
         self._sampler.set_gauges(list(self._alarms.gauges.items()))
-        for snapshot in self._sampler.since(self._seen):
+        missed = self._sampler.since(self._seen)
+        for snapshot in missed:
             self._seen = snapshot.sequence
-            self._alarms.judge(build(snapshot))
+            self._alarms.judge(build(snapshot), newest=snapshot is missed[-1])
 
     def _release(self) -> None:
         """Gives up all that `start` took; the thread is told, not waited for."""

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -210,7 +211,8 @@ impl PySnapshot {
         PyTuple::new(py, &self.0.per_core_percent)
     }
 
-    /// Figures by name, by section; a nested section has a dot in its name.
+    /// Figures by name, by section; a nested section has a dot in its name. The
+    /// names that `values` leaves out, by which tests hold its order.
     fn sections<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
         let mut section = ("", PyDict::new(py));
@@ -226,6 +228,22 @@ impl PySnapshot {
             }
         }
         Ok(all)
+    }
+
+    /// The figures alone: a tuple for each section, in the order of `sections`.
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let figures: Vec<_> = self.0.figures().collect();
+        let sections = figures.chunk_by(|(one, ..), (next, ..)| one == next);
+        let value = |(_, _, value): &(&str, &str, Value)| match *value {
+            Value::Float(value) | Value::Seconds(value) => value.into_bound_py_any(py),
+            Value::Whole(value) | Value::Total(value) => value.into_bound_py_any(py),
+        };
+        sections
+            .map(|section| {
+                let values: PyResult<Vec<_>> = section.iter().map(value).collect();
+                PyTuple::new(py, values?)
+            })
+            .collect()
     }
 
     /// Lag of each watched loop.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -14,6 +13,7 @@ use super::family::PyMetricFamily;
 use crate::probe::{
     Board, Health, Limits, LivenessGuard, MetricsSource, News, Request, Server, Verdict,
 };
+use crate::sync::Mutex;
 
 /// Metrics that live in Rust; `ProbeBoard.add_source` serves them without Python.
 #[pyclass(frozen, name = "MetricsSource", module = "mtaio._rust")]
@@ -229,7 +229,7 @@ impl PyProbeThread {
     /// Ends the thread; false when it had not ended after `deadline` seconds.
     fn stop(&self, py: Python<'_>, deadline: f64) -> bool {
         let server = self.server.lock().take();
-        let deadline = Duration::from_secs_f64(deadline);
+        let deadline = Duration::try_from_secs_f64(deadline).unwrap_or(Duration::MAX);
         server.is_none_or(|server| py.detach(|| server.stop(deadline)))
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use super::args;
@@ -11,6 +10,7 @@ use super::probe::{PyLivenessGuard, PyMetricsSource};
 use crate::probe::{
     Capture, Desk, Heart, Hearts, Identity, Report, StackSignal, Task, Watchdog, Watching,
 };
+use crate::sync::Mutex;
 
 fn nanoseconds(seconds: f64) -> u64 {
     // Saturates: 584 years is as good as never.
@@ -198,7 +198,12 @@ impl PyWatchdogThread {
     fn next(&self, py: Python<'_>) -> PyResult<Option<PyTask>> {
         match py.detach(|| self.desk.next()) {
             None => Ok(None),
-            Some(Task::Capture(ticket, heart)) => Ok(Some(PyTask::Capture(ticket, heart.who.key))),
+            Some(Task::Capture(ticket, heart)) => {
+                // Attached again: the interpreter isn't held, however long the
+                // stack takes now.
+                self.desk.claim(ticket);
+                Ok(Some(PyTask::Capture(ticket, heart.who.key)))
+            }
             Some(Task::Report(report)) => {
                 Ok(Some(PyTask::Report(Py::new(py, PyStallReport(report))?)))
             }

@@ -4,9 +4,8 @@
 //! never held together: `work` while sampling (a hung disk may hold it), and the
 //! short ones of `watched` and of the ring.
 //!
-//! They are std's locks: `parking_lot` queues its waiters in a table of the
-//! process, and a child forked while another thread held a part of that table
-//! waits for ever at its first contended lock, be the lock ever so new.
+//! They are std's locks, for the reason in `crate::sync`. What the probe thread
+//! reads has none, since a probe server outlives a fork and its monitor doesn't.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use std::time::Duration;
 use super::lag::{GcFigures, GcPauses, LoopLag, Watched, figures};
 use super::sampler::{Sampler, Settings};
 use super::snapshot::{LoopFigures, Section, Snapshot, Value};
-use crate::probe::spawn_quiet;
+use crate::probe::{self, spawn_quiet};
 
 /// A wait is cut in pieces, since the system's wait may go by another clock
 /// than the one passed in (one that stands still while the machine sleeps).
@@ -27,14 +26,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The newest figures, readable from any native thread at any time: no lock here
-/// is held for more than a copy of a pointer.
+/// The newest figures, readable from any native thread at any time, for no more
+/// than a copy of a pointer.
 #[derive(Debug)]
 pub struct Latest {
     /// Older than this, a snapshot says nothing about now.
     keeps_ns: u64,
-    snapshot: Mutex<Option<Arc<Snapshot>>>,
-    gauges: Mutex<Arc<[(String, f64)]>>,
+    snapshot: probe::Shared<Option<Arc<Snapshot>>>,
+    gauges: probe::Shared<Vec<(String, f64)>>,
 }
 
 impl Latest {
@@ -42,8 +41,8 @@ impl Latest {
         const SHORTEST_NS: u64 = 5_000_000_000;
         Self {
             keeps_ns: interval_ns.saturating_mul(3).max(SHORTEST_NS),
-            snapshot: Mutex::default(),
-            gauges: Mutex::default(),
+            snapshot: probe::Shared::new(None),
+            gauges: probe::Shared::new(Vec::new()),
         }
     }
 
@@ -54,24 +53,18 @@ impl Latest {
     /// The newest snapshot, if one was taken yet.
     #[must_use]
     pub fn get(&self) -> Option<Arc<Snapshot>> {
-        lock(&self.snapshot).clone()
+        Option::clone(&self.snapshot.get())
     }
 
     /// The user's own gauges as they were last read.
     #[must_use]
-    pub fn gauges(&self) -> Arc<[(String, f64)]> {
-        Arc::clone(&lock(&self.gauges))
+    pub fn gauges(&self) -> Arc<Vec<(String, f64)>> {
+        self.gauges.get()
     }
 
     /// Replaces the gauges, all at once.
     pub fn set_gauges(&self, gauges: Vec<(String, f64)>) {
-        let former = std::mem::replace(&mut *lock(&self.gauges), gauges.into());
-        drop(former);
-    }
-
-    fn set(&self, snapshot: Arc<Snapshot>) {
-        let former = lock(&self.snapshot).replace(snapshot);
-        drop(former);
+        self.gauges.set(gauges);
     }
 }
 
@@ -229,6 +222,9 @@ impl Service {
     /// In a forked child: closes the parent's descriptors. The thread that held
     /// them is not here to do it. Nothing else may be called there.
     pub fn abandon(&self) {
+        let latest = &self.shared.latest;
+        latest.snapshot.reset_in_child();
+        latest.gauges.reset_in_child();
         // If the fork caught the thread at work they stay open, a dozen.
         if let Ok(mut work) = self.shared.work.try_lock() {
             work.close();
@@ -350,7 +346,7 @@ impl Shared {
         snapshot.loops = interval.each.into();
         let snapshot = Arc::new(snapshot);
         // Inside the lock, so that the newest is never replaced by an older.
-        self.latest.set(Arc::clone(&snapshot));
+        self.latest.snapshot.set(Some(Arc::clone(&snapshot)));
         snapshot
     }
 }

@@ -3,12 +3,13 @@
 //! The watchdog leaves a task and waits for a stack, but only so long: if the
 //! interpreter is held, nobody comes to the desk, and the watchdog goes another
 //! way. A ticket makes a late answer harmless.
+//!
+//! Its locks are std's, for the reason in `crate::sync`, which has no condition to
+//! wait for.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::heart::Heart;
 
@@ -76,21 +77,15 @@ impl Desk {
     /// The next task; waits for one. `None` once the desk is closed.
     #[must_use]
     pub fn next(&self) -> Option<Task> {
-        let mut inside = self.inside.lock();
-        loop {
-            if let Some(task) = inside.tasks.pop_front() {
-                return Some(task);
-            }
-            if inside.closed {
-                return None;
-            }
-            self.task_left.wait(&mut inside);
-        }
+        let nothing_yet = |i: &mut Inside| i.tasks.is_empty() && !i.closed;
+        let waited = self.task_left.wait_while(self.inside(), nothing_yet);
+        let mut inside = waited.unwrap_or_else(PoisonError::into_inner);
+        inside.tasks.pop_front()
     }
 
     /// Says that Python runs and has begun on a capture.
     pub fn claim(&self, ticket: u64) {
-        let mut inside = self.inside.lock();
+        let mut inside = self.inside();
         if inside.ticket == ticket {
             inside.claimed = true;
             self.answer_left.notify_one();
@@ -99,7 +94,7 @@ impl Desk {
 
     /// Answers a capture. Without effect when its ticket is no longer waited for.
     pub fn answer(&self, ticket: u64, capture: Capture) {
-        let mut inside = self.inside.lock();
+        let mut inside = self.inside();
         if inside.ticket == ticket {
             inside.answer = Some(capture);
             self.answer_left.notify_one();
@@ -108,20 +103,20 @@ impl Desk {
 
     /// Calls off captures, now and from now on: the watchdog is about to end.
     pub(super) fn call_off(&self) {
-        self.inside.lock().called_off = true;
+        self.inside().called_off = true;
         self.answer_left.notify_all();
     }
 
     /// Ends `next` once what waits is taken.
     pub(super) fn close(&self) {
-        self.inside.lock().closed = true;
+        self.inside().closed = true;
         self.task_left.notify_all();
     }
 
     /// How many reports nobody came for.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.inside.lock().dropped
+        self.inside().dropped
     }
 
     /// Asks for the stack of `heart`; waits `to_begin` for somebody to claim it
@@ -132,7 +127,7 @@ impl Desk {
         to_begin: Duration,
         to_end: Duration,
     ) -> Option<Capture> {
-        let mut inside = self.inside.lock();
+        let mut inside = self.inside();
         inside.ticket += 1;
         inside.claimed = false;
         inside.answer = None;
@@ -140,12 +135,10 @@ impl Desk {
         inside.tasks.push_back(task);
         self.task_left.notify_one();
         let unclaimed = |i: &mut Inside| !i.claimed && i.answer.is_none() && !i.called_off;
-        self.answer_left
-            .wait_while_for(&mut inside, unclaimed, to_begin);
+        inside = self.wait(inside, to_begin, unclaimed);
         if inside.claimed {
             let unanswered = |i: &mut Inside| i.answer.is_none() && !i.called_off;
-            self.answer_left
-                .wait_while_for(&mut inside, unanswered, to_end);
+            inside = self.wait(inside, to_end, unanswered);
         }
         // From here on an answer under this ticket is too late.
         inside.ticket += 1;
@@ -158,8 +151,26 @@ impl Desk {
         inside.answer.take()
     }
 
+    /// Waits for the reader's next word, `longest` at most, while `unsettled`.
+    fn wait<'a>(
+        &'a self,
+        inside: MutexGuard<'a, Inside>,
+        longest: Duration,
+        unsettled: impl FnMut(&mut Inside) -> bool,
+    ) -> MutexGuard<'a, Inside> {
+        self.answer_left
+            .wait_timeout_while(inside, longest, unsettled)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    /// Nothing panics under this lock, so what it guards is always whole.
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn report(&self, report: Report) {
-        let mut inside = self.inside.lock();
+        let mut inside = self.inside();
         if inside.tasks.len() == MOST_WAITING {
             inside.tasks.pop_front();
             inside.dropped += 1;

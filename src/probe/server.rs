@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::{Answer, METRICS, Request};
 use super::board::Board;
-use super::connections::{Activity, Connections, Inherited};
+use super::connections::{Activity, Connections, Inherited, Mark};
 use super::listener::{BindError, bind};
 use super::origin::Origin;
 use super::thread::{close_inherited, spawn_quiet};
@@ -120,9 +120,9 @@ impl Server {
     #[must_use]
     pub fn stop(self, deadline: Duration) -> bool {
         self.request_stop();
-        let until = Instant::now() + deadline;
+        let asked = Instant::now();
         while !self.thread.is_finished() {
-            if Instant::now() >= until {
+            if asked.elapsed() >= deadline {
                 return false;
             }
             // std's join knows no deadline; an idle server ends within this.
@@ -181,18 +181,19 @@ impl Service {
             let _entered = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        // Before `start` returns: later there may be none left.
+        // Both before `start` returns: there may be no descriptor left later, and
+        // a fork may come before the thread's first step.
         let spare = spare_descriptor();
+        let mark = self.inherited.enter(number(&listener));
         spawn_quiet("mtaio-probes", move || {
-            runtime.block_on(self.accept(listener, spare));
+            runtime.block_on(self.accept(listener, mark, spare));
             // Joins the scraping thread, unless its source hangs.
             runtime.shutdown_timeout(DRAIN);
         })
     }
 
-    async fn accept(self, listener: TcpListener, mut spare: Option<UdpSocket>) {
+    async fn accept(self, listener: TcpListener, mark: Mark, mut spare: Option<UdpSocket>) {
         let mut stopped = self.stopped.clone();
-        let mark = self.inherited.enter(number(&listener));
         let mut connections = Connections::new(self.limits.max_connections);
         loop {
             tokio::select! {
@@ -263,6 +264,8 @@ impl Service {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
+            // Who says that it has asked all (`nc -N`) is answered all the same.
+            .half_close(true)
             .header_read_timeout(self.limits.header_timeout)
             .max_header_size(self.limits.max_header_bytes)
             .max_buf_size(self.limits.max_header_bytes.max(LEAST_BUFFER));
@@ -375,6 +378,17 @@ mod tests {
         assert!(answer.ends_with("{\"status\":\"pass\"}"));
         assert!(server.stop(Duration::from_secs(5)));
         assert!(Client::connect(address).is_err());
+    }
+
+    #[test]
+    fn a_child_forked_right_after_the_start_can_let_go_of_the_port() {
+        for _ in 0..100 {
+            let server = started(Duration::from_secs(5));
+            let open_to_a_child = server.inherited.take().count();
+
+            assert_eq!(open_to_a_child, 1);
+            assert!(server.stop(Duration::from_secs(5)));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,6 +95,12 @@ impl<T> Shared<T> {
         self.with(|value| Arc::clone(value))
     }
 
+    pub(crate) fn set(&self, value: T) {
+        let mut new = Arc::new(value);
+        self.with(|value| std::mem::swap(value, &mut new));
+        // The former value is dropped here, outside the guard.
+    }
+
     /// Replaces the value by `edit` of it. `edit` runs outside the guard, again
     /// if another thread was faster; it must not wait.
     pub(crate) fn update(&self, edit: impl Fn(&T) -> T) {
@@ -133,6 +140,12 @@ impl<T> Shared<T> {
     }
 }
 
+impl<T> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +171,7 @@ mod tests {
         shared.reset_in_child();
 
         assert_eq!(*shared.get(), 1);
+        shared.set(2);
+        assert_eq!(*shared.get(), 2);
     }
 }

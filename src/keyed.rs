@@ -337,8 +337,8 @@ impl<K> KeyedBuckets<K> {
     }
 
     /// As `Limiter::leave`.
-    pub fn leave(&self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) {
-        self.tend(|lines| lines.leave(ticket, now, latest));
+    pub fn leave(&self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) -> bool {
+        self.tend(|lines| lines.leave(ticket, now, latest))
     }
 
     /// As `Limiter::drop_lane`.

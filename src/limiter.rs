@@ -121,17 +121,24 @@ impl Limiter {
         joined
     }
 
-    /// Leave the line: `ticket` was cancelled.
+    /// Leave the line: `ticket` was cancelled. Whether the head of the line may
+    /// now be due at another time.
     ///
     /// `latest`, here and below, tells the latest reading that any caller may
     /// have used; it is asked once the bucket is held. See `Quota::refund`.
-    pub fn leave(&self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) {
+    pub fn leave(&self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) -> bool {
         let mut queue = self.enter();
-        if let Left::Granted(grant) = queue.leave(ticket) {
-            self.give_back(&grant, latest());
-        }
+        let moved = match queue.leave(ticket) {
+            Left::Waiting { first } => first,
+            Left::Granted(grant) => {
+                self.give_back(&grant, latest());
+                true
+            }
+            Left::Unknown => false,
+        };
         self.advance(&mut queue, now);
         self.exit(&queue);
+        moved
     }
 
     /// All of `lane` leave: its loop is closed.

@@ -38,8 +38,11 @@ pub struct Grant {
 /// What a leaving ticket was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// It still waited: it holds nothing.
-    Waiting,
+    /// It still waited, as the first or not: it holds nothing.
+    Waiting {
+        /// Nobody stood before it.
+        first: bool,
+    },
     /// It had been granted: what it took must be given back.
     Granted(Grant),
     /// It was collected before, or has left already.
@@ -89,6 +92,12 @@ impl Line {
         !self.granted.is_empty()
     }
 
+    /// Whether another lane has grants to collect.
+    #[must_use]
+    pub fn has_grants_beside(&self, lane: u64) -> bool {
+        self.granted.iter().any(|grant| grant.lane != lane)
+    }
+
     /// Tokens that the first in line asks.
     #[must_use]
     pub fn head(&self) -> Option<u64> {
@@ -127,7 +136,7 @@ impl Line {
             waiter.tokens = 0;
             self.gone += 1;
             self.sweep();
-            return Left::Waiting;
+            return Left::Waiting { first: index == 0 };
         }
         match self.granted.iter().position(|g| g.ticket == ticket) {
             Some(at) => Left::Granted(self.granted.remove(at)),

@@ -97,11 +97,13 @@ impl Lines {
     }
 
     /// As `Limiter::leave`, in whichever line the ticket is.
-    pub(crate) fn leave(&mut self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) {
-        if let Some((_, id)) = self.tickets.remove(&ticket) {
-            self.line(id).limiter.leave(ticket, now, latest);
-            self.settle(id, now);
-        }
+    pub(crate) fn leave(&mut self, ticket: u64, now: u64, latest: impl FnOnce() -> u64) -> bool {
+        let Some((_, id)) = self.tickets.remove(&ticket) else {
+            return false;
+        };
+        let moved = self.line(id).limiter.leave(ticket, now, latest);
+        self.settle(id, now);
+        moved
     }
 
     /// As `Limiter::drop_lane`, in all lines.

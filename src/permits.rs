@@ -97,13 +97,15 @@ impl Permits {
         ticket
     }
 
-    /// Leave the line: `ticket` was cancelled.
-    pub fn leave(&self, ticket: u64, now: u64) {
+    /// Leave the line: `ticket` was cancelled. Whether that freed a permit.
+    pub fn leave(&self, ticket: u64, now: u64) -> bool {
         let mut queue = self.enter();
-        if let Left::Granted(_) = queue.leave(ticket) {
+        let freed = matches!(queue.leave(ticket), Left::Granted(_));
+        if freed {
             self.untake();
         }
         self.advance(&mut queue, now);
+        freed
     }
 
     /// All of `lane` leave: its loop is closed.
@@ -126,6 +128,25 @@ impl Permits {
     /// Hand over the grants of `lane`.
     pub fn collect(&self, lane: u64) -> Vec<Grant> {
         self.line.lock().collect(lane)
+    }
+
+    /// Nanoseconds until `lane` should look whether others are still there: while
+    /// it waits for them. Time frees no permit, but a loop that is closed does.
+    #[must_use]
+    pub fn due_ns(&self, lane: u64) -> Option<u64> {
+        const PATIENCE_NS: u64 = 100_000_000;
+        let queue = self.line.lock();
+        let ahead = queue.ahead_of(lane)?;
+        (ahead.foreign || queue.has_grants_beside(lane)).then_some(PATIENCE_NS)
+    }
+
+    /// None is taken. For a forked child, once all lanes are dropped: those who
+    /// took them are in the parent.
+    pub fn free_all(&self) {
+        let queue = self.line.lock();
+        // AcqRel: see `state`.
+        self.state.fetch_and(HELD, Ordering::AcqRel);
+        self.exit(&queue);
     }
 
     /// See `Counts`.

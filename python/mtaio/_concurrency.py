@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _rust
 from ._rate import RateLimiter
-from ._waiting import Lanes, no_timer
+from ._waiting import Lanes, LoopTimer
 from .exceptions import ResourceTimeoutError
 
 P = ParamSpec("P")
@@ -90,6 +90,9 @@ class ConcurrencyLimiter(_rust.Permits):
     The permits are shared by all threads and event loops; the counts are exact.
     A caller cancelled while it waits, at any instant, loses none.
 
+    In a forked child all permits are free: those who hold them, or wait, are its
+    parent's. A permit taken before the fork is not the child's to release.
+
     Args:
         limit: Permits, 1 or more.
 
@@ -107,7 +110,7 @@ class ConcurrencyLimiter(_rust.Permits):
 
     def __init__(self, limit: int) -> None:
         del limit  # Taken by the native half's `__new__`.
-        self._lanes = Lanes(self, no_timer)
+        self._lanes = Lanes(self, LoopTimer, after_fork=self._free_all)
 
     def acquire(self, *, timeout: float | None = None) -> Acquisition:
         """A permit: `async with limiter.acquire():`, or await it and `release()`.

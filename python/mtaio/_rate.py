@@ -36,6 +36,9 @@ class RateLimiter(_rust.TokenBucket):
     to callers in any thread and any event loop together, in the order of their
     calls. GCRA (ITU-T I.371); the bucket starts full.
 
+    A forked child goes on with a bucket of its own, filled as it was then, and
+    without those who wait: they are its parent's.
+
     With a burst of little more than one request, a grant that is late is lost for
     the rate. Then, on Linux, waiting for a grant ends with a few microseconds on
     the processor, with the GIL held: 150 at the very most, and never more than

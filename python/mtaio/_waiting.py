@@ -6,6 +6,9 @@ in a limiter's line has a `Lane` there.
 """
 
 import asyncio
+import contextlib
+import os
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -18,7 +21,7 @@ Due: TypeAlias = tuple[int, bool]
 class Line(Protocol):
     """The native half of a limiter, as the lanes use it."""
 
-    def _leave(self, ticket: int) -> None: ...
+    def _leave(self, ticket: int) -> bool: ...
     def _drop_lane(self, lane: int) -> None: ...
     def _turn(
         self, lane: int, exact: bool = False
@@ -75,19 +78,7 @@ class AlarmTimer:
         del self._alarm, self.set, self.clear
 
 
-class NoTimer:
-    """For limits that time does not lift."""
-
-    def set(self, ns: int, exact: bool) -> None:
-        """Nothing is ever due."""
-
-    def clear(self) -> None:
-        """Nothing is set."""
-
-    close = clear
-
-
-Timer = LoopTimer | AlarmTimer | NoTimer
+Timer = LoopTimer | AlarmTimer
 TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[bool], None]], Timer]
 
 
@@ -98,12 +89,6 @@ def exact_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]) -
     except (OSError, NotImplementedError):
         # Not Linux, no descriptors left, or a loop that can't poll one.
         return LoopTimer(loop, tend)
-
-
-def no_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]) -> Timer:
-    """For `Lanes` of a limit that time does not lift."""
-    del loop, tend
-    return NoTimer()
 
 
 class Waiter(NamedTuple):
@@ -128,9 +113,16 @@ class Lane:
         self.loop = loop
         self.number = id(loop)
         self.waiters: dict[int, Waiter] = {}
+        # Clock readings of grants to tickets that are not in `waiters` yet.
+        self._early: dict[int, int] = {}
         self.timer = timer(loop, tend)
         self._tend = tend
         self._nudged = False
+
+    def add(self, ticket: int, waiter: Waiter) -> None:
+        self.waiters[ticket] = waiter
+        if ticket in self._early:
+            self.hand_out([(ticket, self._early.pop(ticket))])
 
     def nudge(self) -> bool:
         """Have the lane tended in its own loop. False if that is closed."""
@@ -154,8 +146,11 @@ class Lane:
         whole = True
         for ticket, taken_ns in grants:
             # A ticket stays here until its waiter has left the line.
-            waiter = self.waiters.pop(ticket)
-            if waiter.future.done():
+            waiter = self.waiters.pop(ticket, None)
+            if waiter is None:
+                # A finalizer tends the lane between joining the line and `add`.
+                self._early[ticket] = taken_ns
+            elif waiter.future.done():
                 waiter.refund(taken_ns)
                 whole = False
             else:
@@ -173,15 +168,22 @@ class Lanes:
     """The lanes of one limiter. Any thread."""
 
     def __init__(
-        self, line: Line, timer: TimerFactory, *, in_order: bool = True
+        self,
+        line: Line,
+        timer: TimerFactory,
+        *,
+        in_order: bool = True,
+        after_fork: Callable[[], None] | None = None,
     ) -> None:
         self._line = line
         self._timer = timer
+        self._after_fork = after_fork
         # Whether who comes later is due later: not so where each key has a line.
         self._in_order = in_order
         # By `id(loop)`. A lane is here while it has waiters, so the id is safe:
         # the lane keeps its loop alive. Single operations on a dict are atomic.
         self._lanes: dict[int, Lane] = {}
+        _all_lanes.add(self)
 
     async def wait(
         self, join: Callable[[int], int | None], refund: Callable[[int], None]
@@ -197,7 +199,7 @@ class Lanes:
             if ticket is None:
                 return
             waiter = Waiter(lane.loop.create_future(), refund)
-            lane.waiters[ticket] = waiter
+            lane.add(ticket, waiter)
             try:
                 if len(lane.waiters) == 1 or not self._in_order:
                     lane.set_timer(self._line._due(lane.number))
@@ -265,12 +267,39 @@ class Lanes:
         if waiter.future.done() and not waiter.future.cancelled():
             # Granted and cancelled in the same turn.
             waiter.refund(waiter.future.result())
+            moved = True
         else:
-            self._line._leave(ticket)
+            moved = self._line._leave(ticket)
             lane.waiters.pop(ticket, None)
-        # All behind it are due earlier now.
-        running = asyncio._get_running_loop()
-        for other in list(self._lanes.values()):
-            if other.loop is not running:
-                other.nudge()
-        self.tend()
+        # Others may be due earlier now. In the next turn: a thousand that leave
+        # in one turn set the timer once.
+        if moved or len(self._lanes) > 1:
+            for other in list(self._lanes.values()):
+                if not other.nudge():
+                    self._drop(other)
+
+    def forget_parent(self) -> None:
+        """In a forked child: no loop of the parent is here, nor who waits there.
+
+        Their timers are left alone: descriptors and what polls them are shared.
+        """
+        lanes, self._lanes = self._lanes, {}
+        for number in lanes:
+            self._line._drop_lane(number)
+        if self._after_fork is not None:
+            self._after_fork()
+
+
+# Hooks of fork can't be taken back, so there is one for all limiters.
+_all_lanes: "weakref.WeakSet[Lanes]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for lanes in list(_all_lanes):
+        # A clock that was passed in may raise.
+        with contextlib.suppress(Exception):
+            lanes.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -286,10 +286,10 @@ impl PyTokenBucket {
     }
 
     /// The ticket's waiter is gone; what it may have been granted is given back.
-    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+    /// Whether its lane, left as the only one, is due at another time now.
+    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<bool> {
         let now = self.clock.now(py)?;
-        self.limiter.leave(ticket, now, || self.clock.latest());
-        Ok(())
+        Ok(self.limiter.leave(ticket, now, || self.clock.latest()))
     }
 
     /// The lane's loop is closed: all its waiters are gone.

@@ -268,10 +268,9 @@ impl PyKeyedBuckets {
     }
 
     /// As `TokenBucket._leave`.
-    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+    fn _leave(&self, py: Python<'_>, ticket: u64) -> PyResult<bool> {
         let now = self.clock.now(py)?;
-        self.buckets.leave(ticket, now, || self.clock.latest());
-        Ok(())
+        Ok(self.buckets.leave(ticket, now, || self.clock.latest()))
     }
 
     /// As `TokenBucket._drop_lane`.

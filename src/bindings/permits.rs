@@ -76,9 +76,9 @@ impl PyPermits {
         self.permits.join(lane, monotonic_ns())
     }
 
-    /// The ticket's waiter is gone; what it may have been granted is given back.
-    fn _leave(&self, ticket: u64) {
-        self.permits.leave(ticket, monotonic_ns());
+    /// As `TokenBucket._leave`.
+    fn _leave(&self, ticket: u64) -> bool {
+        self.permits.leave(ticket, monotonic_ns())
     }
 
     /// The lane's loop is closed: all its waiters are gone.
@@ -93,19 +93,24 @@ impl PyPermits {
         debug_assert!(given.is_ok(), "a collected grant took a permit");
     }
 
-    /// As `TokenBucket._turn`; never due by itself, since time frees no permit.
+    /// In a forked child, its lanes dropped: no permit is taken any more.
+    fn _free_all(&self) {
+        self.permits.free_all();
+    }
+
+    /// As `TokenBucket._turn`.
     #[pyo3(signature = (lane, exact = false))]
     fn _turn(&self, lane: u64, exact: bool) -> Turn {
         let _ = exact;
         let mut others = self.permits.serve(monotonic_ns());
         others.retain(|other| *other != lane);
-        (told(&self.permits.collect(lane)), others, None)
+        (told(&self.permits.collect(lane)), others, self.due(lane))
     }
 
-    /// Never.
+    /// Nanoseconds until the lane should look whether the loops it waits for are
+    /// closed; None if it waits for none.
     fn _due(&self, lane: u64) -> Option<Due> {
-        let _ = lane;
-        None
+        self.due(lane)
     }
 
     /// (limit, permits in use, waiting callers, seconds waited).
@@ -113,6 +118,12 @@ impl PyPermits {
         let counts = self.permits.counts();
         let waited = seconds(counts.waited_ns.min(u128::from(u64::MAX)) as u64);
         (self.permits.limit(), counts.in_use, counts.waiting, waited)
+    }
+}
+
+impl PyPermits {
+    fn due(&self, lane: u64) -> Option<Due> {
+        Some((self.permits.due_ns(lane)?, false))
     }
 }
 

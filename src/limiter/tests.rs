@@ -43,3 +43,22 @@ fn nobody_spins_where_a_late_grant_costs_little() {
     }
     assert_eq!(idle.spin_ns(0), None);
 }
+
+#[test]
+fn only_the_first_in_line_or_a_grant_that_leaves_moves_the_head() {
+    let limiter = waiting(10.0, 1);
+    let join = || match limiter.join(1, 1, 0, None) {
+        Joined::Waiting(ticket) => ticket,
+        other => panic!("{other:?} with an empty bucket"),
+    };
+    let (second, third, last) = (join(), join(), join());
+
+    assert!(!limiter.leave(last, 0, || 0));
+    assert!(!limiter.leave(last, 0, || 0));
+    let due = limiter.due_ns(1, 0).expect("some wait");
+    limiter.serve(due);
+    assert!(limiter.leave(second, due, || due));
+    assert_eq!(limiter.counts().waiting, 1);
+    limiter.serve(2 * due);
+    assert!(limiter.leave(third, 2 * due, || 2 * due));
+}

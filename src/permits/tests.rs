@@ -38,6 +38,13 @@ impl Model {
         self.held + self.granted.len() as u64
     }
 
+    /// Whether who waits in `lane` stands behind another lane's, or its grants.
+    fn waits_for_others(&self, lane: u64) -> bool {
+        let first = self.waiting.front();
+        let granted = self.granted.iter().any(|(of, _)| *of != lane);
+        first.is_some_and(|(of, _)| *of != lane || granted)
+    }
+
     fn serve(&mut self, limit: u64) {
         while self.in_use() < limit {
             let Some(first) = self.waiting.pop_front() else {
@@ -81,8 +88,9 @@ proptest! {
                     all.extend(&model.waiting);
                     if !all.is_empty() {
                         let (_, ticket) = all[index.index(all.len())];
-                        permits.leave(ticket, 0);
-                        permits.leave(ticket, 0);
+                        let granted = model.granted.iter().any(|(_, other)| *other == ticket);
+                        prop_assert_eq!(permits.leave(ticket, 0), granted);
+                        prop_assert!(!permits.leave(ticket, 0));
                         model.granted.retain(|(_, other)| *other != ticket);
                         model.waiting.retain(|(_, other)| *other != ticket);
                     }
@@ -106,6 +114,15 @@ proptest! {
             prop_assert_eq!(counts.in_use, model.in_use());
             prop_assert_eq!(counts.waiting, model.waiting.len());
             prop_assert!(counts.in_use <= limit);
+            for lane in 0..3 {
+                prop_assert_eq!(permits.due_ns(lane).is_some(), model.waits_for_others(lane));
+            }
         }
+        for lane in 0..3 {
+            permits.drop_lane(lane, 0);
+        }
+        permits.free_all();
+        prop_assert_eq!(permits.counts().in_use, 0);
+        prop_assert!((0..limit).all(|_| permits.try_take()) && !permits.try_take());
     }
 }

@@ -207,6 +207,34 @@ def test_a_loop_closed_while_others_wait_harms_nobody():
     forget(tasks)
 
 
+def test_a_loop_closed_before_it_collects_its_permit_harms_nobody():
+    limiter = ConcurrencyLimiter(1)
+    assert limiter.try_acquire()
+    joined = threading.Event()
+
+    async def wait():
+        await limiter.acquire()
+
+    async def live():
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        joined.set()
+        await asyncio.wait_for(waiter, 8)
+
+    dead = asyncio.new_event_loop()
+    task = dead.create_task(wait())
+    dead.run_until_complete(asyncio.sleep(0))
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(asyncio.run, live())
+        assert joined.wait(10)
+        limiter.release()  # For the first in line, whose loop stands still...
+        dead.close()  # ...and will never turn again.
+        result.result(10)
+
+    assert (limiter.stats().in_use, limiter.stats().waiting) == (1, 0)
+    forget([task])
+
+
 def test_a_loop_closed_with_a_large_request_delays_nobody():
     limiter = RateLimiter(100, 1000)
     limiter.try_acquire(1000)

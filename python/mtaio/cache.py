@@ -72,7 +72,8 @@ class TTLCache(_rust.Cache[T]):
         max_weight: Most weight, 1 or more. What is heavier by itself isn't kept.
         shards: Parts with a lock and a share of `max_size` each, 1 to 4096; by
             default one per 52,000 entries of the bound, so that small caches are
-            exact; with `max_weight` always one.
+            exact. With `max_weight` always one: there the call that grows it, or
+            gives memory back, takes time in proportion to the entries held.
         clock: Seconds, monotonic; for tests.
 
     Raises:

@@ -192,7 +192,7 @@ impl Housed {
     }
 }
 
-/// The folder for rings: `MTAIO_LOG_RING_DIR` is checked by the caller.
+/// The folder for rings, where the platform has one.
 pub(super) fn default_folder() -> Option<PathBuf> {
     let folder = PathBuf::from(SHARED_MEMORY);
     is_memory(&folder).then_some(folder)

@@ -24,6 +24,8 @@ from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
 
 warnings.simplefilter("ignore")
 sys.setswitchinterval(1e-6)
+# asyncio's own first use holds a lock that a fork copies: not ours to mend.
+asyncio.new_event_loop().close()
 handler = AsyncFileHandler(os.path.join(tempfile.mkdtemp(), "log.txt"))
 
 async def all_parts():

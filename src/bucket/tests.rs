@@ -261,6 +261,35 @@ fn the_rate_is_kept_to_a_grain_per_token() {
 }
 
 #[test]
+fn a_token_never_comes_back_sooner_than_the_rate_says() {
+    for rate in [1_u32, 3, 500, 20_000, 1_000_000] {
+        for reading in 0..2_000 {
+            let now = reading * 7_919;
+            let bucket = TokenBucket::new(Quota::new(f64::from(rate), 1).expect("in range"), 0);
+            bucket.try_take(1, now).expect("full");
+
+            let wait = bucket.wait_ns(1, now);
+
+            assert!(wait * u64::from(rate) >= 1_000_000_000, "{rate}/s at {now}");
+        }
+    }
+}
+
+#[test]
+fn a_bucket_stays_held_whatever_is_taken_and_given_back() {
+    let bucket = TokenBucket::new(Quota::new(1.0, 3).expect("in range"), 0);
+    bucket.hold();
+
+    assert_eq!(bucket.try_take(1, 0), Err(Refused::Held));
+    assert!(bucket.take_held(1, 0));
+    assert_eq!(bucket.try_take(1, 0), Err(Refused::Held));
+    bucket.give_back(1, 0, 0);
+    assert_eq!(bucket.try_take(1, 0), Err(Refused::Held));
+    bucket.release();
+    assert_eq!(bucket.try_take(3, 0), Ok(()));
+}
+
+#[test]
 fn a_century_does_not_overflow() {
     const CENTURY: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
     for rate in [1e-6, 1.0, 1e9] {

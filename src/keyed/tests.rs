@@ -90,7 +90,13 @@ proptest! {
                 // Only possible if it was not forgotten while it owed.
                 prop_assert!(bucket.try_take(3, now).is_ok());
             }
-            prop_assert!(buckets.len() as u64 <= max_keys);
+            let mut kept = 0;
+            let counted = buckets.visit(|_| {
+                kept += 1;
+                Ok::<(), ()>(())
+            });
+            prop_assert!(counted.is_ok());
+            prop_assert!(kept <= max_keys);
         }
     }
 
@@ -102,15 +108,20 @@ proptest! {
     ) {
         let buckets = KeyedBuckets::new(quota(), 100, 0);
         let mut queues: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut model: HashMap<u64, TokenBucket> = HashMap::new();
         let mut now = 0;
 
         for (key, tokens, what, ahead) in steps {
             now += ahead;
             buckets.serve(now);
             for grant in buckets.collect(1) {
-                let queue = queues.values_mut().find(|queue| queue.contains(&grant.ticket));
-                prop_assert_eq!(queue.expect("known").remove(0), grant.ticket);
+                let queue = queues.iter_mut().find(|(_, queue)| queue.contains(&grant.ticket));
+                let (key, queue) = queue.expect("known");
+                prop_assert_eq!(queue.remove(0), grant.ticket);
+                let taken = model[key].try_take(grant.tokens, grant.taken_ns);
+                prop_assert!(taken.is_ok(), "more than conforms");
             }
+            model.entry(key).or_insert_with(|| TokenBucket::new(quota(), 0));
             let queue = queues.entry(key).or_default();
             if what == 0 && !queue.is_empty() {
                 let ticket = queue.remove(queue.len() / 2);
@@ -125,6 +136,7 @@ proptest! {
                     joined => {
                         prop_assert_eq!(joined, Joined::Granted);
                         prop_assert!(queue.is_empty(), "overtaken");
+                        prop_assert!(model[&key].try_take(tokens, now).is_ok());
                     }
                 }
             }

@@ -62,3 +62,23 @@ fn only_the_first_in_line_or_a_grant_that_leaves_moves_the_head() {
     limiter.serve(2 * due);
     assert!(limiter.leave(third, 2 * due, || 2 * due));
 }
+
+#[test]
+fn one_who_leaves_leaves_no_trace() {
+    let limiter = waiting(10.0, 2);
+    let wait = limiter.wait_ns(1, 0);
+    let join = || match limiter.join(1, 1, 0, None) {
+        Joined::Waiting(ticket) => ticket,
+        other => panic!("{other:?} with an empty bucket"),
+    };
+
+    limiter.leave(join(), 0, || 0);
+    assert_eq!(limiter.wait_ns(1, 0), wait);
+
+    let (granted, later) = (join(), SECOND / 4);
+    limiter.serve(later);
+    assert_eq!(limiter.counts().granted, 4);
+    limiter.leave(granted, later, || later);
+    assert_eq!(limiter.counts().granted, 3);
+    assert_eq!(limiter.try_take(1, later), Ok(()));
+}

@@ -3,14 +3,17 @@
 use super::leaving::{Cause, Gone, Leaving};
 use super::policy::{Order, Policy};
 use super::probe::{Lookup, Probe};
-use super::queue::cover;
+use super::rows::Rows;
 use super::slab::{Held, Slab};
 
 /// Slots that a call which adds an entry checks for expired ones: eight times
 /// as many as it fills, so what has expired stays below an eighth of what lives.
 const SWEEP_ON_SET: usize = 8;
-/// Fewer slots than this are not worth compacting.
-const SMALLEST_COMPACTED: usize = 64;
+/// Memory of fewer slots than this is not given back.
+const FEWEST_SLOTS: usize = 64;
+/// Slots made for each entry held, at most; so many are given back for each that
+/// leaves.
+const MOST_SPARSE: usize = 4;
 
 /// What an entry to be set is made of.
 #[derive(Debug)]
@@ -81,10 +84,10 @@ pub(crate) struct Shard<K, V> {
     max_weight: u64,
     weight: u64,
     /// By slot; empty until an entry has a weight or a grace.
-    extras: Vec<Extra>,
+    extras: Rows<Extra>,
     /// No entry expires before this, so until then nothing is swept.
     earliest: u64,
-    /// Where the sweep goes on.
+    /// The slots below are still to be swept; 0 between two passes.
     cursor: usize,
     /// The earliest deadline this pass has seen: the next `earliest`.
     seen: u64,
@@ -99,7 +102,7 @@ impl<K, V> Shard<K, V> {
             capacity,
             max_weight,
             weight: 0,
-            extras: Vec::new(),
+            extras: Rows::default(),
             earliest: u64::MAX,
             cursor: 0,
             seen: u64::MAX,
@@ -170,9 +173,7 @@ impl<K, V> Shard<K, V> {
         if !self.is_past_use(slot, now) {
             return Read::Miss;
         }
-        let gone = self.take(slot, Cause::Expired);
-        self.compact_if_sparse();
-        Read::Expired(gone)
+        Read::Expired(self.take(slot, Cause::Expired))
     }
 
     /// As `get`, and the stale value too while its grace lasts.
@@ -247,9 +248,7 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn delete(&mut self, slot: u32, now: u64) -> Gone<K, V> {
         let live = self.slab.get(slot).is_some_and(|h| now < h.deadline());
         let cause = if live { Cause::Deleted } else { Cause::Expired };
-        let gone = self.take(slot, cause);
-        self.compact_if_sparse();
-        gone
+        self.take(slot, cause)
     }
 
     /// Looks at some slots and takes out what is past all use. `true` when the
@@ -258,27 +257,28 @@ impl<K, V> Shard<K, V> {
         if now < self.earliest {
             return true;
         }
-        let end = self
-            .slab
-            .slots()
-            .min(self.cursor.saturating_add(budget.slots));
+        if self.cursor == 0 {
+            self.cursor = self.slab.slots();
+        }
+        // From the last slot down: what `give_back` moves goes down too, so that no
+        // entry is passed over, and of what has expired none is moved.
+        let end = self.cursor.saturating_sub(budget.slots);
         let mut removals = 0;
-        while self.cursor < end && removals < budget.removals {
+        while self.cursor > end && removals < budget.removals {
+            self.cursor -= 1;
             let slot = self.cursor as u32;
-            self.cursor += 1;
             if self.is_past_use(slot, now) {
                 gone.push(self.take(slot, Cause::Expired));
+                self.cursor = self.cursor.min(self.slab.slots());
                 removals += 1;
             } else {
                 self.seen = self.seen.min(self.end_of_use(slot));
             }
         }
-        if self.cursor < self.slab.slots() {
+        if self.cursor > 0 {
             return false;
         }
-        self.cursor = 0;
         self.earliest = std::mem::replace(&mut self.seen, u64::MAX);
-        self.compact_if_sparse();
         true
     }
 
@@ -370,7 +370,27 @@ impl<K, V> Shard<K, V> {
     fn release(&mut self, slot: u32, cause: Cause) -> Gone<K, V> {
         self.weight -= self.weight_of(slot);
         let held = self.slab.remove(slot).expect("the order holds held slots");
+        self.give_back();
         self.gone(held, cause)
+    }
+
+    /// Gives back the memory of some slots while most are vacant: as many as keep
+    /// them from becoming more so, and never more, so that no call waits for it.
+    fn give_back(&mut self) {
+        for _ in 0..MOST_SPARSE {
+            let slots = self.slab.slots();
+            if slots < FEWEST_SLOTS || self.slab.len() * MOST_SPARSE >= slots {
+                return;
+            }
+            if let Some((from, to)) = self.slab.shorten() {
+                self.order.relocate(from, to);
+                if let Some(&extra) = self.extras.get(from as usize) {
+                    self.extras[to as usize] = extra;
+                }
+            }
+            self.order.truncate(slots - 1);
+            self.extras.truncate(slots - 1);
+        }
     }
 
     fn gone(&mut self, held: Held<K, V>, cause: Cause) -> Gone<K, V> {
@@ -399,7 +419,7 @@ impl<K, V> Shard<K, V> {
             return;
         }
         let at = slot as usize;
-        cover(&mut self.extras, at, Extra::default());
+        self.extras.cover(at, Extra::default());
         self.extras[at] = extra;
     }
 
@@ -413,27 +433,5 @@ impl<K, V> Shard<K, V> {
         self.extras
             .get(slot as usize)
             .map_or(0, |extra| extra.grace)
-    }
-
-    /// Gives memory back once three quarters of the slots are vacant; what it
-    /// costs is paid for by the removals that made them so.
-    fn compact_if_sparse(&mut self) {
-        let slots = self.slab.slots();
-        if slots < SMALLEST_COMPACTED || self.slab.len() * 4 > slots {
-            return;
-        }
-        let (order, extras) = (&mut self.order, &mut self.extras);
-        self.slab.compact(|from, to| {
-            order.relocate(from, to);
-            if let Some(&extra) = extras.get(from as usize) {
-                extras[to as usize] = extra;
-            }
-        });
-        self.order.truncate(self.slab.len());
-        self.extras.truncate(self.slab.len());
-        self.extras.shrink_to_fit();
-        // The sweep starts anew over the moved; `earliest` still holds.
-        self.cursor = 0;
-        self.seen = u64::MAX;
     }
 }

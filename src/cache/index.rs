@@ -62,7 +62,8 @@ impl Index {
         table.find(wide, is).copied()
     }
 
-    #[inline(never)]
+    /// Apart, so that one table needs no registers for it.
+    #[cold]
     fn choose(&self, wide: u64) -> &HashTable<u32> {
         match number(wide, self.rest.len() + 1) {
             0 => &self.first,
@@ -77,7 +78,11 @@ impl Index {
         }
     }
 
+    #[inline]
     fn table_of(&mut self, wide: u64) -> &mut HashTable<u32> {
+        if self.rest.is_empty() {
+            return &mut self.first;
+        }
         let count = self.rest.len() + 1;
         self.table(number(wide, count))
     }

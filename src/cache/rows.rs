@@ -57,13 +57,13 @@ impl<T> Rows<T> {
     }
 
     /// Apart, so that small arrays pay for one comparison and no more.
-    #[inline(never)]
+    #[cold]
     fn get_far(&self, at: usize) -> Option<&T> {
         let at = at.checked_sub(FIRST)?;
         self.rest.get(at / ROW)?.get(at % ROW)
     }
 
-    #[inline(never)]
+    #[cold]
     fn get_far_mut(&mut self, at: usize) -> Option<&mut T> {
         let at = at.checked_sub(FIRST)?;
         self.rest.get_mut(at / ROW)?.get_mut(at % ROW)
@@ -94,12 +94,15 @@ impl<T> Rows<T> {
 
     /// Makes `at` a place. The first row grows by an eighth, not by doubling:
     /// these arrays are most of what a policy costs per entry.
+    #[inline]
     pub(crate) fn cover(&mut self, at: usize, empty: T)
     where
         T: Copy,
     {
-        while self.len() <= at {
-            self.push(empty, at / 8);
+        if self.get(at).is_none() {
+            while self.len() <= at {
+                self.push(empty, at / 8);
+            }
         }
     }
 

@@ -149,3 +149,25 @@ impl Policy for S3Fifo {
         self.marks.truncate(len);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_new_leaves_first_once_they_are_a_twentieth() {
+        let (mut policy, mut hashes) = (S3Fifo::default(), Rows::default());
+        for slot in 0..20 {
+            hashes.push(slot, 20);
+            policy.admit(slot, slot);
+        }
+        (0..19).for_each(|slot| policy.touch(slot));
+        assert_eq!(policy.evict(&hashes), Some(19), "the one that nobody read");
+
+        hashes[19] = 40;
+        policy.admit(19, 40);
+
+        assert_eq!(policy.evict(&hashes), Some(19), "one of twenty is new");
+        assert_eq!(policy.evict(&hashes), Some(0), "the others in their order");
+    }
+}

@@ -11,9 +11,14 @@ use super::slab::{Held, Slab};
 const SWEEP_ON_SET: usize = 8;
 /// Memory of fewer slots than this is not given back.
 const FEWEST_SLOTS: usize = 64;
-/// Slots made for each entry held, at most; so many are given back for each that
-/// leaves.
+/// Slots made for each entry held, at most.
 const MOST_SPARSE: usize = 4;
+/// What an entry that leaves gives back while there are more: enough that there
+/// never are.
+const PER_ENTRY: Budget = Budget {
+    slots: MOST_SPARSE,
+    removals: MOST_SPARSE,
+};
 
 /// What an entry to be set is made of.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ pub enum Read<K, V, R> {
 pub struct Budget {
     /// Slots looked at, at most.
     pub slots: usize,
-    /// Entries removed, at most.
+    /// Entries removed, or moved, at most.
     pub removals: usize,
 }
 
@@ -87,7 +92,7 @@ pub(crate) struct Shard<K, V> {
     extras: Rows<Extra>,
     /// No entry expires before this, so until then nothing is swept.
     earliest: u64,
-    /// The slots below are still to be swept; 0 between two passes.
+    /// Where the sweep goes on.
     cursor: usize,
     /// The earliest deadline this pass has seen: the next `earliest`.
     seen: u64,
@@ -173,7 +178,9 @@ impl<K, V> Shard<K, V> {
         if !self.is_past_use(slot, now) {
             return Read::Miss;
         }
-        Read::Expired(self.take(slot, Cause::Expired))
+        let gone = self.take(slot, Cause::Expired);
+        self.give_back(PER_ENTRY);
+        Read::Expired(gone)
     }
 
     /// As `get`, and the stale value too while its grace lasts.
@@ -248,38 +255,41 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn delete(&mut self, slot: u32, now: u64) -> Gone<K, V> {
         let live = self.slab.get(slot).is_some_and(|h| now < h.deadline());
         let cause = if live { Cause::Deleted } else { Cause::Expired };
-        self.take(slot, cause)
+        let gone = self.take(slot, cause);
+        self.give_back(PER_ENTRY);
+        gone
     }
 
-    /// Looks at some slots and takes out what is past all use. `true` when the
-    /// pass is over: nothing expired is left but what expired meanwhile.
+    /// Gives some memory back, then looks at some slots and takes out what is past
+    /// all use. `true` when both are done: nothing expired is left but what expired
+    /// meanwhile.
     pub(crate) fn sweep(&mut self, now: u64, budget: Budget, gone: &mut Leaving<K, V>) -> bool {
+        // Between two passes, since in one it may move what was not looked at.
+        if self.cursor == 0 && !self.give_back(budget) {
+            return false;
+        }
         if now < self.earliest {
             return true;
         }
-        if self.cursor == 0 {
-            self.cursor = self.slab.slots();
-        }
-        // From the last slot down: what `give_back` moves goes down too, so that no
-        // entry is passed over, and of what has expired none is moved.
-        let end = self.cursor.saturating_sub(budget.slots);
+        let end = self.cursor.saturating_add(budget.slots);
+        let end = end.min(self.slab.slots());
         let mut removals = 0;
-        while self.cursor > end && removals < budget.removals {
-            self.cursor -= 1;
+        while self.cursor < end && removals < budget.removals {
             let slot = self.cursor as u32;
+            self.cursor += 1;
             if self.is_past_use(slot, now) {
                 gone.push(self.take(slot, Cause::Expired));
-                self.cursor = self.cursor.min(self.slab.slots());
                 removals += 1;
             } else {
                 self.seen = self.seen.min(self.end_of_use(slot));
             }
         }
-        if self.cursor > 0 {
+        if self.cursor < self.slab.slots() {
             return false;
         }
+        self.cursor = 0;
         self.earliest = std::mem::replace(&mut self.seen, u64::MAX);
-        true
+        !self.is_sparse()
     }
 
     /// All entries, as if the caller had deleted each.
@@ -341,6 +351,7 @@ impl<K, V> Shard<K, V> {
                 return;
             };
             gone.push(self.release(slot, Cause::Size));
+            self.give_back(PER_ENTRY);
         }
     }
 
@@ -370,27 +381,49 @@ impl<K, V> Shard<K, V> {
     fn release(&mut self, slot: u32, cause: Cause) -> Gone<K, V> {
         self.weight -= self.weight_of(slot);
         let held = self.slab.remove(slot).expect("the order holds held slots");
-        self.give_back();
         self.gone(held, cause)
     }
 
-    /// Gives back the memory of some slots while most are vacant: as many as keep
-    /// them from becoming more so, and never more, so that no call waits for it.
-    fn give_back(&mut self) {
-        for _ in 0..MOST_SPARSE {
-            let slots = self.slab.slots();
-            if slots < FEWEST_SLOTS || self.slab.len() * MOST_SPARSE >= slots {
-                return;
+    #[inline]
+    fn is_sparse(&self) -> bool {
+        let slots = self.slab.slots();
+        slots >= FEWEST_SLOTS && self.slab.len() * MOST_SPARSE < slots
+    }
+
+    /// Gives back the memory of some slots while most are vacant, so that no call
+    /// waits for it; entries in them move. `true` when most are held.
+    #[inline]
+    fn give_back(&mut self, budget: Budget) -> bool {
+        !self.is_sparse() || self.shorten(budget)
+    }
+
+    #[cold]
+    fn shorten(&mut self, mut budget: Budget) -> bool {
+        while self.is_sparse() {
+            if budget.slots == 0 || budget.removals == 0 {
+                return false;
             }
+            budget.slots -= 1;
             if let Some((from, to)) = self.slab.shorten() {
-                self.order.relocate(from, to);
-                if let Some(&extra) = self.extras.get(from as usize) {
-                    self.extras[to as usize] = extra;
-                }
+                budget.removals -= 1;
+                self.follow(from, to);
             }
-            self.order.truncate(slots - 1);
-            self.extras.truncate(slots - 1);
+            self.order.truncate(self.slab.slots());
+            self.extras.truncate(self.slab.slots());
         }
+        true
+    }
+
+    /// An entry has moved.
+    fn follow(&mut self, from: u32, to: u32) {
+        self.order.relocate(from, to);
+        if let Some(&extra) = self.extras.get(from as usize) {
+            self.extras[to as usize] = extra;
+        }
+        // A pass under way may have missed it, so it starts anew: `earliest` still
+        // holds.
+        self.cursor = 0;
+        self.seen = u64::MAX;
     }
 
     fn gone(&mut self, held: Held<K, V>, cause: Cause) -> Gone<K, V> {

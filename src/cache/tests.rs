@@ -550,7 +550,9 @@ fn a_sweep_does_no_more_than_its_budget_and_goes_on_where_it_was() {
     assert!(cache.0.sweep(0, 9, budget, &mut gone), "nothing is expired");
     assert!(!cache.0.sweep(0, 10, budget, &mut gone));
     assert_eq!(gone.into_iter().count(), 30);
-    assert_eq!(cache.sweep(10, budget), 970_usize.div_ceil(30) - 1);
+    // Then the slots go, but for those few of which memory is not given back.
+    let calls = 970_usize.div_ceil(30) + (1000_usize - 63).div_ceil(100);
+    assert_eq!(cache.sweep(10, budget), calls - 1);
     assert_eq!(cache.0.len(), 0);
 }
 
@@ -647,7 +649,7 @@ fn a_large_shard_sweeps_in_bounded_steps_and_gives_its_memory_back_by_the_way() 
     }
 
     let kept: Vec<u32> = (0..MANY).filter(|number| number % 7 == 0).collect();
-    assert!(calls < 2 * MANY / 512, "{calls} calls");
+    assert!(calls < 3 * MANY / 512, "{calls} calls");
     assert_eq!(cache.len(), kept.len());
     assert!(
         kept.iter()
@@ -659,6 +661,27 @@ fn a_large_shard_sweeps_in_bounded_steps_and_gives_its_memory_back_by_the_way() 
     assert_eq!(cache.len(), 0);
     // What S3-FIFO remembers of those who were evicted is none here.
     assert!(bytes(&cache) < 20_000, "{} for none", bytes(&cache));
+}
+
+#[test]
+fn what_moves_while_a_sweep_is_under_way_is_swept_as_well() {
+    let cache = Numbers::new(Some(1000), Eviction::Lru);
+    for key in 0..1000 {
+        cache.set(key, key, if key < 900 { 100 } else { 10 }, 0);
+    }
+    let budget = Budget {
+        slots: 400,
+        removals: 400,
+    };
+    assert!(!cache.0.sweep(0, 10, budget, &mut Leaving::default()));
+
+    for key in 0..800 {
+        assert!(cache.delete(key, 10));
+    }
+    cache.sweep(10, budget);
+
+    assert_eq!(cache.0.len(), 100);
+    assert_eq!(cache.live(10).len(), 100);
 }
 
 #[test]

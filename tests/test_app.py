@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import math
+from types import SimpleNamespace
 
 import pytest
 
 import virtual_time
+from mtaio import _process_end
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
@@ -219,6 +221,26 @@ def test_a_chain_that_ignores_cancellation_hardly_goes_beyond_the_grace_period()
         return elapsed
 
     assert virtual_time.run(main()) <= 11
+
+
+def test_the_grace_period_counts_from_the_ask_though_a_blocked_loop_hears_it_late(
+    monkeypatch,
+):
+    clock = virtual_time.VirtualClock()
+    monkeypatch.setattr(_process_end, "time", SimpleNamespace(monotonic=clock))
+
+    async def main():
+        app = Application(drain_delay=10, grace_period=30)
+        app.add("hung", stop=lambda: asyncio.sleep(3600), stop_timeout=60)
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        app.request_stop()
+        clock.advance(4)  # the loop's own clock stands still meanwhile
+        begun = now()
+        await running
+        return now() - begun
+
+    assert virtual_time.run(main()) == pytest.approx(26, abs=0.1)
 
 
 def test_a_second_ask_abandons_requests_and_still_stops_components_in_order():

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import math
+import signal
 from types import SimpleNamespace
 
 import pytest
 
 import virtual_time
-from mtaio import _process_end
+from mtaio import _process_end, _signals
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
@@ -419,6 +420,37 @@ def test_asked_to_stop_before_it_runs_it_ends_at_once(started):
 
     assert virtual_time.run(main()) == (ExitCode.CLEAN, Phase.STOPPED)
     assert journal == (["start a", "stop a"] if started else [])
+
+
+@pytest.mark.parametrize("seems_open", [False, True])
+def test_an_ask_after_the_loop_has_closed_is_for_nobody(monkeypatch, seems_open):
+    app = Application()
+    loop = asyncio.new_event_loop()
+    asked = loop.create_task(app.run())
+    loop.call_soon(app.request_stop)
+    loop.run_until_complete(asked)
+    loop.close()
+    # As seen by a thread that looks just before it closes.
+    monkeypatch.setattr(loop, "is_closed", lambda: not seems_open)
+
+    app.request_stop()
+    app.request_reload()
+
+
+def test_a_handler_that_python_did_not_install_gives_way_to_the_default(monkeypatch):
+    def foreign(number, handler):
+        real(number, handler)
+
+    real = signal.signal
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "signal", foreign)
+            with _signals.handled({signal.SIGTERM: lambda: None}):
+                patch.undo()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_asked_to_stop_during_the_start_it_stops_what_was_started():

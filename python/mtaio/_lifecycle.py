@@ -212,7 +212,7 @@ class Lifecycle:
             component.on_end(self._component_ended)
         self._tasks.start()
         if self._notifier.watchdog_seconds:
-            self.spawn("systemd watchdog", self._feed_watchdog)
+            self.spawn("mtaio:systemd watchdog", self._feed_watchdog)
         self._enter(Phase.READY)
         self._start_ended.set()
         self._notify("READY=1")

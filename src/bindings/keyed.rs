@@ -4,9 +4,7 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{
-    LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told,
-};
+use super::bucket::{LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told};
 use super::clock::monotonic_ns;
 use super::errors::RateLimitError;
 use super::hot::{self, Made, Shortcut};

@@ -28,7 +28,10 @@ fn a_late_grant_delays_nobody_behind_it() {
         limiter.serve(due + late);
 
         let next = limiter.due_ns(1, due + late).expect("one waits");
-        assert!(next.abs_diff(2 * MS - forgiven) < 2_000, "{next} after {late}");
+        assert!(
+            next.abs_diff(2 * MS - forgiven) < 2_000,
+            "{next} after {late}"
+        );
         let grants = limiter.collect(1);
         assert_eq!(grants.len(), 1);
         assert_eq!(grants[0].taken_ns, due + late - forgiven);

@@ -13,6 +13,7 @@ from mtaio.app import Application, ExitCode
 from mtaio.exceptions import ApplicationError
 from mtaio.health import HealthMonitor
 from mtaio.logging import AsyncFileHandler
+from mtaio.monitoring import ProbeServer
 
 
 class Health:
@@ -269,6 +270,18 @@ def test_systemd_is_told_of_ready_reload_and_stop(systemd):
     ready, reloading, again, stopping = systemd()
     assert (ready, again, stopping) == ("READY=1", "READY=1", "STOPPING=1")
     assert reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+
+
+def test_a_task_may_have_the_name_of_one_of_the_applications_own():
+    async def main():
+        health = HealthMonitor(probes=ProbeServer())
+        app = Application(health=health)
+        app.spawn("metrics", asyncio.Event().wait)
+        async with app:
+            pass
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.CLEAN
 
 
 @unix

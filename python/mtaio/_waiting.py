@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from . import _rust
 
+
 class Line(Protocol):
     """The native half of a limiter, as the lanes use it."""
 

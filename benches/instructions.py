@@ -4,12 +4,15 @@
 
 All rows run in one process under valgrind, which writes its counts down whenever
 `getppid` is called: before and after each row. The loop around the calls is taken
-off. What the kernel does is not counted, and valgrind makes reading the clock a
-system call: so this tells what the binding costs, not the clock.
+off, and native threads are counted apart: a log's writer is not in its rows. What
+the kernel does is not counted, and valgrind makes reading the clock a system call:
+so this tells what the binding costs, not the clock.
 """
 
+import atexit
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 
+from log_handlers import MAKERS
 from measure import rows
 from mtaio.cache import TTLCache
 from mtaio.events import EventEmitter
@@ -117,6 +121,15 @@ def emitted(count: int) -> Callable[[], object]:
     return partial(emitter.emit, "event", 1)
 
 
+def logged(name: str) -> Callable[[int], None]:
+    """Calls of one of the candidates of `log_handlers.py`, rotating."""
+    folder = Path(tempfile.mkdtemp(prefix="mtaio-bench-"))
+    made = MAKERS[name](folder)
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(made.finish)
+    return made.calls
+
+
 ROWS: dict[str, Callable[[], Callable[[int], None]]] = {
     "the loop alone": empty,
     "dict.get(key)": dict_get,
@@ -131,6 +144,11 @@ ROWS: dict[str, Callable[[], Callable[[int], None]]] = {
     "emit, 1 listener": lambda: awaited(emitted(1)),
     "a plain loop, 10 listeners": lambda: awaited(partial(plain, [hear] * 10, 1)),
     "emit, 10 listeners": lambda: awaited(emitted(10)),
+    "Logger.info, NullHandler": lambda: logged("NullHandler"),
+    "the same, RotatingFileHandler": lambda: logged("RotatingFileHandler"),
+    "the same, AsyncFileHandler": lambda: logged("AsyncFileHandler"),
+    "the same, make_record": lambda: logged("AsyncFileHandler, make_record"),
+    "AsyncLogger.info": lambda: logged("AsyncLogger"),
 }
 
 
@@ -147,12 +165,17 @@ def run_all() -> None:
 def counted() -> list[int]:
     """Instructions of each row, by a process under valgrind."""
     with tempfile.TemporaryDirectory() as folder:
-        valgrind = ["valgrind", "--tool=callgrind", "--dump-before=getppid"]
-        output = f"--callgrind-out-file={folder}/part"
-        command = [*valgrind, output, sys.executable, __file__, "rows"]
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            "--dump-before=getppid",
+            "--separate-threads=yes",
+            f"--callgrind-out-file={folder}/part",
+            *(sys.executable, __file__, "rows"),
+        ]
         subprocess.run(command, capture_output=True, check=True)
         # Part 2n+1 is all that came before a row, part 2n+2 the row.
-        parts = [Path(folder, f"part.{2 * n + 2}") for n in range(len(ROWS))]
+        parts = [Path(folder, f"part.{2 * n + 2}-01") for n in range(len(ROWS))]
         found = [
             re.search(r"^totals: (\d+)", p.read_text(), re.MULTILINE) for p in parts
         ]

@@ -12,11 +12,15 @@
 
 mod batch;
 mod compress;
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(feature = "loom")))]
+mod cut_tests;
 mod doorbell;
 mod drain;
 mod file;
 mod fork;
 pub mod format;
+mod fuse;
 pub mod json;
 mod lives;
 #[cfg(not(feature = "loom"))]
@@ -28,6 +32,7 @@ mod report;
 mod ring;
 mod rotation;
 mod schedule;
+mod spill;
 mod stats;
 mod storage;
 mod thread;
@@ -138,33 +143,7 @@ impl Life {
 
     /// Accepts `record`, its line end included, or says why not. Never waits.
     pub fn push(&self, record: &[u8]) -> Result<(), Refused> {
-        let ring = &self.shared.housed.ring;
-        if record.len() > ring.longest() / 4 {
-            return self.push_long(record);
-        }
-        let pushed = ring.push(record, false);
-        self.judge(pushed)
-    }
-
-    /// A record that would crowd out the others lies beside the ring.
-    #[cold]
-    fn push_long(&self, record: &[u8]) -> Result<(), Refused> {
-        let housed = &self.shared.housed;
-        let pushed = match housed.spill(record) {
-            None => Err(Refused::Full),
-            Some(spill) => {
-                let pushed = housed.ring.push(&spill.to_bytes(), true);
-                if pushed.is_err() {
-                    housed.forget(&spill);
-                }
-                pushed
-            }
-        };
-        self.judge(pushed)
-    }
-
-    #[inline]
-    fn judge(&self, pushed: Result<u64, Refused>) -> Result<(), Refused> {
+        let pushed = self.shared.housed.push(record);
         match pushed {
             Ok(_) => {
                 self.shared.counters.accepted.fetch_add(1, Relaxed);
@@ -180,12 +159,8 @@ impl Life {
     /// `timeout`. Others may take the room first.
     pub fn wait_for_room(&self, record: &[u8], timeout: Duration) {
         self.shared.hurry();
-        let has_room = |shared: &Shared| {
-            let housed = &shared.housed;
-            housed.ring.used() <= housed.ring.capacity() / 2
-                && (record.len() <= housed.ring.longest() / 4 || housed.takes(record))
-        };
-        self.shared.wait(timeout, has_room);
+        self.shared
+            .wait(timeout, |shared| shared.housed.has_room(record));
     }
 
     /// Begins to write everything accepted so far, and tells when it is done.

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import math
+import signal
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 import virtual_time
+from mtaio import _process_end, _signals
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
 from mtaio.monitoring import ProbeServer
-from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 
 class Part:
@@ -221,6 +225,44 @@ def test_a_chain_that_ignores_cancellation_hardly_goes_beyond_the_grace_period()
     assert virtual_time.run(main()) <= 11
 
 
+def test_a_timeout_of_its_own_goes_before_the_default_at_the_limiter_too():
+    async def main():
+        limiter = RateLimiter(rate=1, burst=1)
+        app = Application(
+            rate_limiter=limiter, timeout_manager=TimeoutManager(default_timeout=0.1)
+        )
+        async with app:
+            await limiter.acquire()
+            with pytest.raises(RateLimitError):
+                await app.handle(answer)
+            return await app.handle(answer, timeout=30)
+
+    async def answer():
+        return 42
+
+    assert asyncio.run(main()) == 42
+
+
+def test_the_grace_period_counts_from_the_ask_though_a_blocked_loop_hears_it_late(
+    monkeypatch,
+):
+    clock = virtual_time.VirtualClock()
+    monkeypatch.setattr(_process_end, "time", SimpleNamespace(monotonic=clock))
+
+    async def main():
+        app = Application(drain_delay=10, grace_period=30)
+        app.add("hung", stop=lambda: asyncio.sleep(3600), stop_timeout=60)
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        app.request_stop()
+        clock.advance(4)  # the loop's own clock stands still meanwhile
+        begun = now()
+        await running
+        return now() - begun
+
+    assert virtual_time.run(main()) == pytest.approx(26, abs=0.1)
+
+
 def test_a_second_ask_abandons_requests_and_still_stops_components_in_order():
     journal = []
 
@@ -397,6 +439,53 @@ def test_asked_to_stop_before_it_runs_it_ends_at_once(started):
 
     assert virtual_time.run(main()) == (ExitCode.CLEAN, Phase.STOPPED)
     assert journal == (["start a", "stop a"] if started else [])
+
+
+@pytest.mark.parametrize("seems_open", [False, True])
+def test_an_ask_after_the_loop_has_closed_is_for_nobody(monkeypatch, seems_open):
+    app = Application()
+    loop = asyncio.new_event_loop()
+    asked = loop.create_task(app.run())
+    loop.call_soon(app.request_stop)
+    loop.run_until_complete(asked)
+    loop.close()
+    # As seen by a thread that looks just before it closes.
+    monkeypatch.setattr(loop, "is_closed", lambda: not seems_open)
+
+    app.request_stop()
+    app.request_reload()
+
+
+def test_in_another_thread_it_runs_without_signals_until_it_is_asked_to_stop():
+    app, codes = Application(), []
+    started = threading.Event()
+    app.add("part", start=started.set)
+    thread = threading.Thread(target=lambda: codes.append(asyncio.run(app.run())))
+    before = signal.getsignal(signal.SIGTERM)
+    thread.start()
+
+    assert started.wait(30)
+    assert signal.getsignal(signal.SIGTERM) is before
+    app.request_stop()
+    thread.join(30)
+
+    assert codes == [ExitCode.CLEAN]
+
+
+def test_a_handler_that_python_did_not_install_gives_way_to_the_default(monkeypatch):
+    def foreign(number, handler):
+        real(number, handler)
+
+    real = signal.signal
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "signal", foreign)
+            with _signals.handled({signal.SIGTERM: lambda: None}):
+                patch.undo()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_asked_to_stop_during_the_start_it_stops_what_was_started():

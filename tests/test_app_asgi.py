@@ -53,7 +53,8 @@ def with_lifespan(journal, fails=()):
             await receive()
             journal.append(f"inner {step}")
             outcome = "failed" if step in fails else "complete"
-            await send({"type": f"lifespan.{step}.{outcome}"})
+            message = {"message": "no such table"} if outcome == "failed" else {}
+            await send({"type": f"lifespan.{step}.{outcome}"} | message)
 
     return app
 
@@ -127,7 +128,24 @@ def test_a_failed_start_fails_the_lifespan_and_stops_what_ran():
     answer = virtual_time.run(main())
     assert answer["type"] == "lifespan.startup.failed"
     assert "asgi lifespan failed to start" in answer["message"]
+    assert "no such table" in answer["message"]
     assert journal == ["inner startup", "part stopped"]
+
+
+def test_a_mounted_app_that_fails_to_stop_is_told_and_the_rest_stops(caplog):
+    journal = []
+
+    async def main():
+        app = Application()
+        app.add("part", stop=lambda: journal.append("part stopped"))
+        server = Server(app.asgi(with_lifespan(journal, fails=["shutdown"])))
+        await server.lifespan("startup")
+        await server.lifespan("shutdown")
+        return app.exit_code
+
+    assert virtual_time.run(main()) is ExitCode.UNCLEAN
+    assert "no such table" in caplog.text
+    assert journal == ["inner startup", "inner shutdown", "part stopped"]
 
 
 def test_a_request_is_counted_and_the_stop_awaits_it():

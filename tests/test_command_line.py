@@ -29,6 +29,13 @@ def make():
     app.add("part", start=lambda: print("started", flush=True))
     return app
 
+def short():
+    from threading import Timer
+
+    app = Application(grace_period=1)
+    app.add("part", start=lambda: Timer(0.1, app.request_stop).start())
+    return app
+
 async def make_later():
     return make()
 
@@ -98,6 +105,32 @@ def test_run_serves_until_it_is_told_to_stop(service, factory):
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(30) == ExitCode.CLEAN
+
+
+KEPT = """
+import sys, threading, time
+from mtaio.__main__ import main
+
+threading.Thread(target=time.sleep, args=(3600,), name="endless").start()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", [["run", "service:short"], ["demo"]])
+def test_run_and_demo_outlive_their_grace_period_by_nothing(service, command):
+    settings = {"MTAIO_GRACE_PERIOD": "1", "MTAIO_DEMO_SECONDS": "0.1"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, *command],
+        cwd=service,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == ExitCode.UNCLEAN, done.stderr
+    assert re.search(r"(?m)^  thread endless at ", done.stderr)
 
 
 @pytest.mark.parametrize(

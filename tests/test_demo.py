@@ -114,6 +114,14 @@ def test_another_name_for_this_machine_is_not_the_page(demo):
     assert "Content-Security-Policy" in moved.headers
 
 
+@pytest.mark.parametrize("target", ["@evil.example/", ".evil", "", "*", "http://a/"])
+def test_a_target_that_is_no_path_leads_nowhere(demo, target):
+    port = demo.page.rpartition(":")[2]
+    for host in ("localhost", "127.0.0.1"):
+        sent = f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
+        assert exchange(demo.page, sent.encode())[0] == 400, target
+
+
 def test_the_probes_let_this_page_read_them_and_no_other(demo):
     answer = demo.probe("livez")
 

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -11,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from demo_process import Demo, run
+from demo_process import Demo, environment, run
 from mtaio.app import ExitCode
 
 MARK = " - mtaio.access - INFO - "
@@ -102,6 +103,38 @@ def test_a_signal_loses_no_request_of_clients_outside(tmp_path, number):
     assert answered == {n: s for n, s in requests.items() if n.startswith("outside")}
     own = Counter(s for n, s in requests.items() if n.startswith("load"))
     assert own == summary(output)
+
+
+SIGNALLED = """
+import signal, sys
+from mtaio._demo import command
+
+class Deployment(command.Deployment):
+    def __init__(self, *given):
+        if sys.argv[1] == "before":
+            signal.raise_signal(signal.SIGTERM)
+        super().__init__(*given)
+        if sys.argv[1] == "after":
+            signal.raise_signal(signal.SIGTERM)
+
+command.Deployment = Deployment
+sys.exit(command.demo(0, open_browser=False))
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_before_the_application_runs_ends_it_cleanly(tmp_path, moment):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, moment],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == ExitCode.CLEAN, done.stderr
+    assert "serving" not in done.stdout
 
 
 def test_bad_settings_are_listed_together_and_exit_with_2(tmp_path):

@@ -22,6 +22,7 @@ import kernel_tree
 import test_docs
 from mtaio import _doctor
 from mtaio._findings import Question
+from mtaio._process_end import LATEST_SECONDS
 from mtaio.app import Application
 from mtaio.config import Settings
 from mtaio.health import HealthMonitor
@@ -81,7 +82,8 @@ def seconds_to_fail(probe):
 
 def test_the_pod_is_given_the_time_its_stop_takes(deployment, container, settings):
     assert "lifecycle" not in container  # a preStop would count into it
-    assert deployment["terminationGracePeriodSeconds"] > settings.grace_period
+    patience = deployment["terminationGracePeriodSeconds"]
+    assert patience > settings.grace_period + LATEST_SECONDS
     assert settings.grace_period > settings.drain_delay + settings.default_timeout
 
 
@@ -161,7 +163,8 @@ def test_systemd_gives_the_time_a_start_and_a_stop_take(service):
     unit, settings = service
     start_timeout = default(Application.add, "start_timeout")
 
-    assert unit.getfloat("Service", "TimeoutStopSec") > settings.grace_period
+    patience = unit.getfloat("Service", "TimeoutStopSec")
+    assert patience > settings.grace_period + LATEST_SECONDS
     assert settings.grace_period > settings.drain_delay + settings.default_timeout
     assert unit.getfloat("Service", "TimeoutStartSec") > 2 * start_timeout
 

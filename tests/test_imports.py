@@ -30,6 +30,7 @@ OWNER = {
     "_lifecycle": "app",
     "_notify": "app",
     "_phases": "app",
+    "_process_end": "app",
     "_reload": "app",
     "_signals": "app",
     "_tasks": "app",

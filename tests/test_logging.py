@@ -10,11 +10,13 @@ import os
 import queue
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import log_census
 from mtaio.logging import (
     AsyncFileHandler,
     AsyncLogHandler,
@@ -202,6 +204,24 @@ def test_a_record_after_close_opens_the_log_again(path, logger):
 
     assert lines(path) == ["one", "two"]
     assert handler.stats().accepted == 2
+
+
+def test_shutdown_flushes_and_closes_however_often_it_is_called(path, logger):
+    handler = AsyncFileHandler(path, gather=60.0)
+    logger.addHandler(handler)
+    for number in range(100):
+        logger.info("line %d", number)
+
+    for _ in range(2):
+        logging.shutdown([weakref.ref(handler)])
+
+        assert lines(path) == [f"line {n}" for n in range(100)]
+        assert handler.stats().written == 100
+        assert log_census.rings(path) == []
+    # As with the standard library's handlers, a late record opens it again.
+    logger.info("late")
+    logging.shutdown([weakref.ref(handler)])
+    assert lines(path)[100:] == ["late"]
 
 
 def test_levels_and_filters_work(path, logger):

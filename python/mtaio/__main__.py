@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _run_application(factory: Callable[[], Any]) -> ExitCode:
-    return await (await _made(factory)).run()
+    return await (await _made(factory)).run(ends_process=True)
 
 
 async def _made(factory: Callable[[], Any]) -> Application:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._phases import Phase
 from ._signals import STOP_ASKED, handled
-from .exceptions import ApplicationError, StartupError
+from .exceptions import ApplicationError, ShutdownError, StartupError
 
 if TYPE_CHECKING:
     from ._lifecycle import Lifecycle
@@ -93,26 +93,29 @@ class _InnerLifespan:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
-        answer = await self._ask("startup")
-        if answer == "lifespan.startup.failed":
-            raise StartupError("the mounted app's lifespan failed to start")
+        if fault := await self._ask("startup"):
+            raise StartupError(f"the mounted app's lifespan failed to start{fault}")
 
     async def stop(self) -> None:
-        if self._task is not None and not self._task.done():
-            await self._ask("shutdown")
+        if self._task is None or self._task.done():
+            return
+        if fault := await self._ask("shutdown"):
+            raise ShutdownError(f"the mounted app's lifespan failed to stop{fault}")
 
     async def _run(self) -> None:
         await self._inner(self._scope, self._to_inner.get, self._from_inner.put)
 
     async def _ask(self, event: str) -> str | None:
-        """Send an event; the type of the answer, None from an app without lifespan."""
+        """Send an event; None unless the answer is that it failed, then its message."""
         if self._task is None:
             return None
         self._to_inner.put_nowait({"type": f"lifespan.{event}"})
         answer = asyncio.ensure_future(self._from_inner.get())
         await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
-            return str(answer.result()["type"])
+            told = answer.result()
+            failed = told["type"] == f"lifespan.{event}.failed"
+            return f": {told.get('message', '')}" if failed else None
         answer.cancel()
         # Raising is how an app says that it has no lifespan (ASGI 3.0).
         if not self._task.cancelled():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from . import config
 from ._errors import ErrorHandler
 from ._findings import Finding, Level, Question, looks_secret
+from ._process_end import LATEST_SECONDS
 from .config import Settings
 from .monitoring import SystemStats
 
@@ -186,8 +187,8 @@ def _deadlines(matter: Matter) -> Iterator[Finding]:
         told += ": a balancer that has not noticed yet still sends requests"
     yield Finding(Question.ERRORS, "drain delay", _warn_unless(drain > 0), told)
     told = (
-        f"must be above {grace:g} s: terminationGracePeriodSeconds of Kubernetes, "
-        "TimeoutStopSec of systemd"
+        f"must be above {grace + LATEST_SECONDS:g} s: terminationGracePeriodSeconds "
+        "of Kubernetes, TimeoutStopSec of systemd"
     )
     yield Finding(Question.ERRORS, "the platform's patience", Level.ASK, told)
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -15,6 +16,7 @@ from ._errors import HandlesErrors, Reports, message
 from ._inflight import Inflight, Request
 from ._notify import Notifier
 from ._phases import ExitCode, Phase
+from ._process_end import Grace, ProcessEnd
 from ._reload import reopen_logs
 from ._signals import STOP_ASKED, handled
 from ._tasks import BackgroundTasks, Spec, Work, whole
@@ -45,8 +47,8 @@ class Lifecycle:
         self.error_handler = error_handler
         self.health = health
         self._drain_delay = _rust.non_negative("drain_delay", drain_delay)
-        self._grace_period = _rust.positive("grace_period", grace_period)
-        if self._drain_delay >= self._grace_period:
+        self._grace = Grace(_rust.positive("grace_period", grace_period))
+        if self._drain_delay >= self._grace.seconds:
             raise ValueError(
                 f"drain_delay must be below grace_period ({grace_period:g} s), "
                 f"got {drain_delay:g} s"
@@ -63,7 +65,7 @@ class Lifecycle:
         self._asks: deque[None] = deque()
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._drain_began = 0.0
+        self._runs = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
@@ -96,7 +98,7 @@ class Lifecycle:
     @property
     def grace_period(self) -> float:
         """Seconds for the whole stop."""
-        return self._grace_period
+        return self._grace.seconds
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -203,24 +205,34 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
-            await self._end(self._loop.time() + self._grace_period)
+            await self._end(self._grace.deadline())
             self._start_ended.set()
             raise
         for component in self._components:
             component.on_end(self._component_ended)
         self._tasks.start()
         if self._notifier.watchdog_seconds:
-            self.spawn("systemd watchdog", self._feed_watchdog)
+            self.spawn("mtaio:systemd watchdog", self._feed_watchdog)
         self._enter(Phase.READY)
         self._start_ended.set()
         self._notify("READY=1")
 
-    async def run(self) -> ExitCode:
+    async def run(self, *, ends_process: bool = False) -> ExitCode:
         """Start unless started, serve until asked to stop, stop.
 
         Asked by SIGTERM, SIGINT or `request_stop()`, also during the start. A
         second signal skips what is still waited for. SIGHUP reloads. Outside the
         main thread signals are not seen.
+
+        The stop leaves behind a busy thread or a task that ignores its
+        cancellation; `asyncio.run` and the interpreter wait for them.
+
+        Args:
+            ends_process: The process is there for this application alone: 2
+                seconds after the grace period, counted from the ask, it ends by
+                `os._exit`, with `UNCLEAN` if nothing went wrong before. What
+                kept it is told to the log and standard error, and logs are
+                flushed; what was to run at exit is not called.
 
         Returns:
             How it ended, for `sys.exit`.
@@ -229,6 +241,10 @@ class Lifecycle:
             StartupError: A component failed to start.
         """
         self._loop = asyncio.get_running_loop()
+        if ends_process:
+            end = ProcessEnd(self._loop, lambda: self._exit_code or ExitCode.UNCLEAN)
+            self._grace.ends_process(end)
+        self._runs = True
         self._take_asks()  # of before there was a loop to hear them
         with handled(self._signal_handlers()):
             try:
@@ -236,6 +252,7 @@ class Lifecycle:
                     await self._stop_asked.wait()
             finally:
                 await self.stop()
+                self._grace.begin()  # also if there was nothing to stop
         return self._exit_code
 
     def request_stop(self) -> None:
@@ -245,16 +262,16 @@ class Lifecycle:
         it starts nothing.
         """
         self._asks.append(None)  # before the look at the loop: none is lost
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._take_asks)
+        if self._runs:
+            self._grace.begin()
+        self._call_soon(self._take_asks)
 
     def request_reload(self) -> None:
         """Ask for a `reload`, unless one is under way. Never waits.
 
         From any thread, and from a signal handler.
         """
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin_reload)
+        self._call_soon(self._begin_reload)
 
     def begin_drain(self) -> None:
         """Fail readiness and serve on; the stop counts its times from here.
@@ -262,7 +279,7 @@ class Lifecycle:
         `stop()` does this first. Does nothing unless the application is ready.
         """
         if self._phase is Phase.READY:
-            self._drain_began = asyncio.get_running_loop().time()
+            self._grace.deadline()
             self._enter(Phase.DRAINING)
             self._notify("STOPPING=1")
 
@@ -398,6 +415,11 @@ class Lifecycle:
             self.health.set_ready(False, STOP_ASKED)
         self.request_stop()
 
+    def _call_soon(self, callback: Callable[[], None]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, maybe only just now
+                self._loop.call_soon_threadsafe(callback)
+
     def _begin_reload(self) -> None:
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self.reload(), name="mtaio:reload")
@@ -411,10 +433,9 @@ class Lifecycle:
 
     async def _stop(self) -> None:
         self.begin_drain()
-        deadline = self._drain_began + self._grace_period
-        await self._unless_hurried(
-            asyncio.sleep(self._left(self._drain_began + self._drain_delay))
-        )
+        deadline = self._grace.deadline()
+        drained = deadline - self._grace.seconds + self._drain_delay
+        await self._unless_hurried(asyncio.sleep(self._left(drained)))
         self._enter(Phase.STOPPING)
         await self._drain_components(deadline)
         await self._await_requests(deadline)

@@ -233,8 +233,9 @@ class AsyncFileHandler(AsyncLogHandler):
         at_time: Time of day for `"midnight"` and `"W…"`.
         utc: Use the calendar of UTC.
         compress: `"gzip"` or `"zstd"` backups, made beside the writer.
-        max_age: Remove backups older than so many seconds.
-        max_total_bytes: Remove the oldest backups beyond so many bytes in all.
+        max_age: Remove backups last written longer ago than so many seconds.
+        max_total_bytes: Remove the oldest backups (by the day or number in
+            their names) beyond so many bytes in all.
             Like `max_age` and `backup_count` heeded at each rotation.
         ring_bytes: Size of the ring, from 65536. It bounds the memory that
             records take while the disk stalls. Records longer than a quarter

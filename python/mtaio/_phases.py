@@ -24,6 +24,7 @@ class ExitCode(enum.IntEnum):
     BAD_SETTINGS = 2
     """For callers that read `Settings`; `run` itself never returns it."""
     UNCLEAN = 3
-    """Work was abandoned or a component was cut off at its deadline."""
+    """Work was abandoned, a component was cut off at its deadline, or the process
+    had to be ended: see `ends_process` of `Application.run`."""
     CRASHED = 4
     """A component or a critical background task ended by an error."""

@@ -14,6 +14,9 @@ STOP_ASKED = "a stop was asked for by a signal"
 def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     """Call the handler of each signal; put those from before back at the end.
 
+    One that was not installed by Python can't be put back; its signal gets the
+    system's default.
+
     Plain handlers, not the loop's: they run between two bytecodes of the main
     thread, so a loop that is stuck in Python code or in a sleep still learns of
     SIGTERM. A handler must therefore only do what is safe in the midst of
@@ -33,4 +36,4 @@ def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[N
         yield
     finally:
         for number, previous in before.items():
-            signal.signal(number, previous)
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)

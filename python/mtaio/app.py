@@ -70,7 +70,9 @@ class Application(Lifecycle):
             grace_period=grace_period,
         )
         if health is not None and health.probes is not None:
-            self.spawn("metrics", self._publish_metrics, critical=False, restart=True)
+            self.spawn(
+                "mtaio:metrics", self._publish_metrics, critical=False, restart=True
+            )
         self.rate_limiter = rate_limiter
         self.concurrency_limiter = concurrency_limiter
         self.timeout_manager = timeout_manager

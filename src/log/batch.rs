@@ -3,7 +3,8 @@
 use std::io;
 
 use super::ring::{Corrupt, Intent};
-use super::storage::{Housed, Spill};
+use super::spill::Spill;
+use super::storage::Housed;
 
 /// Written in place of a record beside the ring that is gone.
 pub(super) const LOST: &str = "[a long record was lost]\n";
@@ -69,7 +70,7 @@ pub(super) fn read_record(
             return Ok(Err(Corrupt));
         };
         batch.bytes.truncate(begin);
-        match source.unspill(&spill, &mut batch.bytes) {
+        match source.spills.read(&spill, &mut batch.bytes) {
             Ok(()) => {}
             // The one thing that can be missing; the records after it are not.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

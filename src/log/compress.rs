@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{Identity, LogFile, folder, identity};
 use super::fork::Guarded;
+use super::fuse;
 use super::rotation;
 
 /// How backups are compressed.
@@ -69,6 +70,7 @@ fn one(path: &Path, backup: &Path, kind: Compression) -> io::Result<()> {
 }
 
 fn write_copy(source: &File, copy: &File, kind: Compression) -> io::Result<()> {
+    fuse::before();
     copy.set_len(0)?;
     let mut from = BufReader::with_capacity(1 << 18, source);
     let to = BufWriter::with_capacity(1 << 18, copy);
@@ -84,6 +86,7 @@ fn write_copy(source: &File, copy: &File, kind: Compression) -> io::Result<()> {
             encoder.finish()?.flush()?;
         }
     }
+    fuse::before();
     let about = source.metadata()?;
     copy.set_permissions(about.permissions())?;
     copy.set_modified(about.modified()?)?;
@@ -102,7 +105,9 @@ fn place(path: &Path, hidden: &Path, id: Identity, kind: Compression) -> io::Res
     };
     let mut name = backup.path.as_os_str().to_owned();
     name.push(kind.suffix());
+    fuse::before();
     fs::rename(hidden, PathBuf::from(name))?;
+    fuse::before();
     fs::remove_file(&backup.path)
 }
 
@@ -131,3 +136,7 @@ fn sweep(path: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "compress_tests.rs"]
+mod tests;

@@ -186,7 +186,7 @@ impl Target {
                 Orphan::Ring(ring) => self.empty(&ring, at, rotate, tally)?,
                 Orphan::Damaged(home, bytes) => {
                     tally.corrupt_bytes += bytes;
-                    let _ = std::fs::remove_file(home);
+                    home.remove();
                 }
                 Orphan::Foreign(_) => {}
             }
@@ -424,7 +424,7 @@ fn seconds(time: SystemTime) -> u64 {
 fn finish(source: &Housed, end: u64, batch: &Batch, tally: &mut Tally) -> u64 {
     source.ring.commit(end);
     for spill in &batch.spills {
-        source.forget(spill);
+        source.spills.forget(spill);
     }
     tally.bytes += batch.bytes.len() as u64;
     batch.ends.len() as u64

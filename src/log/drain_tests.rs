@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::{Tally, Target, compress, storage};
+use super::{Tally, Target, storage};
 use crate::log::ring::Intent;
-use crate::log::schedule::{Schedule, When};
+use crate::log::rotation::tests::daily;
 use crate::log::storage::Housed;
-use crate::log::{Compression, Config, Mode, Policy};
+use crate::log::{Config, Mode, Policy};
 
 struct Place {
     _folder: tempfile::TempDir,
@@ -30,7 +30,11 @@ impl Place {
     }
 
     fn target(&self, policy: Policy) -> Target {
-        Target::new(&Config {
+        Target::new(&self.config(policy))
+    }
+
+    fn config(&self, policy: Policy) -> Config {
+        Config {
             path: self.log.clone(),
             mode: Mode::Append,
             delay: true,
@@ -41,7 +45,7 @@ impl Place {
             gather: Duration::ZERO,
             wall: SystemTime::now,
             observer: Arc::new(|_| ()),
-        })
+        }
     }
 
     fn ring(&self, records: &[String]) -> Housed {
@@ -211,19 +215,8 @@ fn a_day_that_is_over_is_set_aside_under_its_date() {
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let file = OpenOptions::new().write(true).open(&place.log).unwrap();
     file.set_modified(then).unwrap();
-    let schedule = Schedule {
-        when: When::Midnight,
-        interval: 1,
-        at: 0,
-        utc: true,
-    };
-    let policy = Policy {
-        schedule: Some(schedule),
-        ..Policy::default()
-    };
-
     let tally = drain(
-        &mut place.target(policy),
+        &mut place.target(daily()),
         &place.ring(&["today\n".to_owned()]),
     );
 
@@ -253,30 +246,71 @@ fn retention_removes_the_oldest_beyond_each_limit() {
     assert_eq!(place.text(), "record 9\n");
 }
 
+/// What retention or compression does to a backup must not hide from the next
+/// one what a dead process had written to it.
+#[cfg(target_os = "linux")]
 #[test]
-fn backups_are_compressed_and_read_back() {
-    for (kind, suffix) in [(Compression::Gzip, "gz"), (Compression::Zstd, "zst")] {
-        let place = Place::new();
-        let backup = place.log.with_extension("log.1");
-        fs::write(&backup, "line\n".repeat(10_000)).unwrap();
-        place.append("");
-
-        compress::all_backups(&place.log, kind);
-
-        let packed = fs::read(place.log.with_extension(format!("log.1.{suffix}"))).unwrap();
-        let mut text = String::new();
-        match kind {
-            Compression::Gzip => {
-                let mut reader = flate2::read::GzDecoder::new(packed.as_slice());
-                std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
-            }
-            Compression::Zstd => {
-                text = String::from_utf8(zstd::decode_all(packed.as_slice()).unwrap()).unwrap();
-            }
-        }
-        assert_eq!(text, "line\n".repeat(10_000));
-        assert!(!backup.exists());
+fn rotation_settles_what_the_dead_wrote_to_the_file() {
+    let place = Place::new();
+    let rings = tempfile::tempdir_in(storage::default_folder().unwrap()).unwrap();
+    let mut living = Target::new(&Config {
+        rings: Some(rings.path().to_owned()),
+        ..place.config(Policy {
+            max_bytes: 60,
+            backup_count: 9,
+            ..Policy::default()
+        })
+    });
+    drain(&mut living, &place.ring(&["first\n".to_owned()]));
+    let records = numbered(5);
+    let (dead, _) = storage::house(Some(rings.path()), &place.log, 4096);
+    for record in &records {
+        dead.push(record.as_bytes()).unwrap();
     }
+    killed(&place, &dead, &records, usize::MAX);
+    drop(dead);
+
+    drain(
+        &mut living,
+        &place.ring(&["a line of the next file\n".to_owned()]),
+    );
+    let backup = place.log.with_extension("log.1");
+    let before = fs::read_to_string(&backup).unwrap();
+    fs::remove_file(&backup).unwrap();
+    recover(&place, rings.path());
+
+    assert_eq!(
+        before + &place.text(),
+        "first\n".to_owned() + &records.concat() + "a line of the next file\n"
+    );
+}
+
+/// It can't be read now, as when descriptors have run out: it may be later.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_record_that_cannot_be_read_waits() {
+    let place = Place::new();
+    let rings = tempfile::tempdir_in(storage::default_folder().unwrap()).unwrap();
+    let (housed, _) = storage::house(Some(rings.path()), &place.log, 4096);
+    let line = "long".repeat(800) + "\n";
+    housed.push(line.as_bytes()).unwrap();
+    let mut entries = fs::read_dir(rings.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let beside = entries
+        .find(|file| file.extension().unwrap() != "ring")
+        .unwrap();
+    let away = rings.path().join("away");
+    fs::rename(&beside, &away).unwrap();
+    // Not followed, which is another error than that there is none.
+    std::os::unix::fs::symlink(&away, &beside).unwrap();
+    let mut target = place.target(Policy::default());
+
+    assert!(target.drain(&housed, &mut Tally::default()).is_err());
+    fs::rename(&away, &beside).unwrap();
+    drain(&mut target, &housed);
+
+    assert_eq!(place.text(), line);
 }
 
 #[test]
@@ -284,10 +318,10 @@ fn a_long_record_that_is_missing_is_said_to_be() {
     let place = Place::new();
     let ring = place.ring(&[]);
     for lost in [false, true] {
-        let spill = ring.spill(b"long\n").unwrap();
+        let spill = ring.spills.put(b"long\n").unwrap();
         ring.ring.push(&spill.to_bytes(), true).unwrap();
         if lost {
-            ring.forget(&spill);
+            ring.spills.forget(&spill);
         }
     }
     ring.ring.push(b"next\n", false).unwrap();
@@ -295,6 +329,83 @@ fn a_long_record_that_is_missing_is_said_to_be() {
     drain(&mut place.target(Policy::default()), &ring);
 
     assert_eq!(place.text(), "long\n[a long record was lost]\nnext\n");
+}
+
+/// A folder in memory with the rings of `place`, and one that died in it.
+#[cfg(target_os = "linux")]
+fn dead_ring(place: &Place, end: impl FnOnce(&Housed)) -> tempfile::TempDir {
+    let rings = tempfile::tempdir_in(storage::default_folder().unwrap()).unwrap();
+    let (housed, refused) = storage::house(Some(rings.path()), &place.log, 4096);
+    assert!(refused.is_none());
+    end(&housed);
+    rings
+}
+
+#[cfg(target_os = "linux")]
+fn recover(place: &Place, rings: &Path) {
+    let mut target = Target::new(&Config {
+        rings: Some(rings.to_owned()),
+        ..place.config(Policy::default())
+    });
+    while target.owes() {
+        let own = place.ring(&[]);
+        target.drain(&own, &mut Tally::default()).unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_record_that_its_ring_never_got_is_removed_with_the_ring() {
+    let place = Place::new();
+    let rings = dead_ring(&place, |dead| {
+        dead.push(b"accepted\n").unwrap();
+        dead.spills.put(&[b'x'; 3000]).unwrap();
+    });
+    let (living, _) = storage::house(Some(rings.path()), &place.log, 4096);
+    let line = "living".repeat(400) + "\n";
+    living.push(line.as_bytes()).unwrap();
+
+    recover(&place, rings.path());
+
+    assert_eq!(place.text(), "accepted\n");
+    let left = fs::read_dir(rings.path()).unwrap().count();
+    assert_eq!(left, 2, "the living ring and what lies beside it");
+    drain(&mut place.target(Policy::default()), &living);
+    assert_eq!(place.text(), "accepted\n".to_owned() + &line);
+}
+
+/// The ring was empty and closed; a thread died on its way into it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_record_without_a_ring_is_removed() {
+    let place = Place::new();
+    let rings = dead_ring(&place, |dead| {
+        dead.spills.put(&[b'x'; 3000]).unwrap();
+        dead.retire();
+    });
+
+    recover(&place, rings.path());
+
+    assert_eq!(fs::read_dir(rings.path()).unwrap().count(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_damaged_ring_takes_its_long_records_along() {
+    let place = Place::new();
+    let rings = dead_ring(&place, |dead| {
+        dead.spills.put(&[b'x'; 3000]).unwrap();
+    });
+    for entry in fs::read_dir(rings.path()).unwrap() {
+        let home = entry.unwrap().path();
+        if home.extension().unwrap() == "ring" {
+            fs::write(home, [7; 10_000]).unwrap();
+        }
+    }
+
+    recover(&place, rings.path());
+
+    assert_eq!(fs::read_dir(rings.path()).unwrap().count(), 0);
 }
 
 /// A log keeps its closed lives: their memory must not stay with them.

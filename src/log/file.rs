@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::fork::Guarded;
+use super::fuse;
 
 /// Which file, not which name: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl LogFile {
             return Err(io::Error::other("append without lock"));
         };
         let mut target: &File = file;
-        if let Err(error) = target.write_all(bytes) {
+        if let Err(error) = fuse::copy(bytes, |bytes| target.write_all(bytes)) {
             // Only ever shorter: someone may have emptied the file meanwhile.
             if at.regular && file.metadata().is_ok_and(|now| now.len() > at.size) {
                 let _ = file.set_len(at.size);

@@ -7,7 +7,7 @@ use std::io;
 use loom::cell::UnsafeCell;
 
 use super::ring::HEADER;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Words of the header that the ring uses.
 const WORDS: usize = 40;
@@ -37,8 +37,12 @@ impl Mapping {
 
     pub(super) fn release(&self, _offset: usize) {}
 
-    pub(super) fn word(&self, index: usize) -> &AtomicU64 {
-        &self.words[index]
+    pub(super) fn load(&self, index: usize, order: Ordering) -> u64 {
+        self.words[index].load(order)
+    }
+
+    pub(super) fn store(&self, index: usize, value: u64, order: Ordering) {
+        self.words[index].store(value, order);
     }
 
     /// # Safety

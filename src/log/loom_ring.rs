@@ -25,16 +25,16 @@ impl Ring {
     /// `early`.
     fn push_wrongly(&self, payload: &[u8], early: bool, order: Ordering) {
         let _held = self.sealed.lock();
-        let head = self.map.word(W_HEAD).load(Relaxed);
+        let head = self.map.load(W_HEAD, Relaxed);
         let next = head + (RECORD_HEADER + payload.len()) as u64;
         if early {
-            self.map.word(W_HEAD).store(next, order);
+            self.map.store(W_HEAD, next, order);
         }
         let length = payload.len() as u32;
         self.write(head, &record_header(length, checksum(payload), head));
         self.write(head + RECORD_HEADER as u64, payload);
         if !early {
-            self.map.word(W_HEAD).store(next, order);
+            self.map.store(W_HEAD, next, order);
         }
     }
 }

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 
-use crate::sync::AtomicU64;
+use super::fuse;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Pages are 4 KiB or more everywhere; words must not straddle anything.
 const ALIGN: usize = 4096;
@@ -103,9 +104,20 @@ impl Mapping {
         }
     }
 
-    /// The `index`th 8-byte word, for the counters in a ring's header.
+    /// Of the `index`th 8-byte word: a counter in a ring's header.
+    #[inline]
+    pub(super) fn load(&self, index: usize, order: Ordering) -> u64 {
+        self.word(index).load(order)
+    }
+
+    #[inline]
+    pub(super) fn store(&self, index: usize, value: u64, order: Ordering) {
+        fuse::before();
+        self.word(index).store(value, order);
+    }
+
     #[allow(clippy::cast_ptr_alignment)] // see the safety argument
-    pub(super) fn word(&self, index: usize) -> &AtomicU64 {
+    fn word(&self, index: usize) -> &AtomicU64 {
         assert!((index + 1) * 8 <= self.len);
         // SAFETY: in bounds by the assertion, aligned because `start` is page
         // aligned, and only ever accessed as an atomic.
@@ -120,13 +132,13 @@ impl Mapping {
         assert!(offset <= self.len && bytes.len() <= self.len - offset);
         // SAFETY: in bounds by the assertion; `bytes` is a Rust slice, hence
         // outside the mapping; the caller excludes other accesses.
-        unsafe {
+        fuse::copy(bytes, |bytes| unsafe {
             std::ptr::copy_nonoverlapping(
                 bytes.as_ptr(),
                 self.start.as_ptr().add(offset),
                 bytes.len(),
             );
-        }
+        });
     }
 
     /// Copies from `offset` into `bytes`.

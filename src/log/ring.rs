@@ -118,9 +118,9 @@ impl Ring {
             sealed: Mutex::new(false),
         };
         ring.put_path(path);
-        ring.map.word(W_CAPACITY).store(capacity as u64, Relaxed);
+        ring.map.store(W_CAPACITY, capacity as u64, Relaxed);
         // Last: only a finished header carries the magic number.
-        ring.map.word(W_MAGIC).store(MAGIC, Release);
+        ring.map.store(W_MAGIC, MAGIC, Release);
         ring
     }
 
@@ -129,7 +129,7 @@ impl Ring {
         if len <= HEADER {
             return Err(Unfit::Damaged);
         }
-        match map.word(W_MAGIC).load(Acquire) {
+        match map.load(W_MAGIC, Acquire) {
             MAGIC => {}
             0 => return Err(Unfit::Unfinished),
             other if other & NAME == MAGIC & NAME => return Err(Unfit::Foreign),
@@ -141,7 +141,7 @@ impl Ring {
             capacity,
             sealed: Mutex::new(false),
         };
-        let sane = ring.map.word(W_CAPACITY).load(Relaxed) == capacity
+        let sane = ring.map.load(W_CAPACITY, Relaxed) == capacity
             && ring.tail() <= ring.head()
             && ring.used() <= capacity;
         if sane { Ok(ring) } else { Err(Unfit::Damaged) }
@@ -163,13 +163,13 @@ impl Ring {
         let path = &path[..path.len().min(LONGEST_PATH)];
         // SAFETY: the ring is being made; nobody else has it yet.
         unsafe { self.map.write(PATH_AT, path) };
-        self.map.word(W_PATH_LEN).store(path.len() as u64, Relaxed);
+        self.map.store(W_PATH_LEN, path.len() as u64, Relaxed);
     }
 
     /// The log this ring belongs to, as bytes.
     #[allow(unsafe_code)]
     pub(super) fn path(&self) -> Vec<u8> {
-        let len = self.map.word(W_PATH_LEN).load(Relaxed);
+        let len = self.map.load(W_PATH_LEN, Relaxed);
         let mut path = vec![0; (len as usize).min(LONGEST_PATH)];
         // SAFETY: the path is written once, before anyone else has the ring.
         unsafe { self.map.read(PATH_AT, &mut path) };
@@ -178,12 +178,12 @@ impl Ring {
 
     /// The position after the last accepted record.
     pub(super) fn head(&self) -> u64 {
-        self.map.word(W_HEAD).load(Acquire)
+        self.map.load(W_HEAD, Acquire)
     }
 
     /// The position of the oldest record that is not known to be in the file.
     pub(super) fn tail(&self) -> u64 {
-        self.map.word(W_TAIL).load(Acquire)
+        self.map.load(W_TAIL, Acquire)
     }
 
     /// Bytes waiting, headers included.
@@ -214,7 +214,7 @@ impl Ring {
             return Err(Refused::Closed);
         }
         // Relaxed: only holders of the mutex move the head.
-        let head = self.map.word(W_HEAD).load(Relaxed);
+        let head = self.map.load(W_HEAD, Relaxed);
         if head - self.tail() + size > self.capacity {
             return Err(Refused::Full);
         }
@@ -222,7 +222,7 @@ impl Ring {
         self.write(head, &record_header(payload.len() as u32 | flag, sum, head));
         self.write(head + RECORD_HEADER as u64, payload);
         // Release: whoever sees the new head sees the bytes before it.
-        self.map.word(W_HEAD).store(head + size, Release);
+        self.map.store(W_HEAD, head + size, Release);
         Ok(head + size)
     }
 
@@ -262,7 +262,7 @@ impl Ring {
     /// Forgets everything before `position`.
     pub(super) fn commit(&self, position: u64) {
         // Release: the bytes were read before producers may reuse their place.
-        self.map.word(W_TAIL).store(position, Release);
+        self.map.store(W_TAIL, position, Release);
     }
 
     /// Stores what is about to be written. The intent before stays until this
@@ -272,16 +272,16 @@ impl Ring {
         let first = W_INTENTS[(turn % 2) as usize];
         let words = intent.words(turn);
         for (n, word) in words.into_iter().enumerate() {
-            self.map.word(first + n).store(word, Relaxed);
+            self.map.store(first + n, word, Relaxed);
         }
-        self.map.word(first + 7).store(sum_of(&words), Release);
+        self.map.store(first + 7, sum_of(&words), Release);
     }
 
     /// The intents that are whole, each with its turn.
     fn intents(&self) -> impl Iterator<Item = (u64, Intent)> {
         W_INTENTS.into_iter().filter_map(|first| {
-            let sum = self.map.word(first + 7).load(Acquire);
-            let word = |n: usize| self.map.word(first + n).load(Relaxed);
+            let sum = self.map.load(first + 7, Acquire);
+            let word = |n: usize| self.map.load(first + n, Relaxed);
             let intent = Intent {
                 start: word(1),
                 end: word(2),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::compress::Compression;
 use super::file::{Standing, folder};
+use super::fuse;
 use super::schedule::Schedule;
 
 /// What the user asked for.
@@ -50,17 +51,18 @@ impl Policy {
 /// schedule does. The caller holds the file's lock.
 pub(super) fn set_aside(path: &Path, policy: &Policy, began: u64) -> io::Result<PathBuf> {
     let backup = match &policy.schedule {
-        Some(schedule) => free_name(path, &schedule.stamp(began)),
+        Some(schedule) => next_of(path, &schedule.stamp(began))?,
         None => vacate_first(path, policy.backup_count)?,
     };
+    fuse::before();
     fs::rename(path, &backup)?;
     Ok(backup)
 }
 
 /// `path.1`, made free by moving each backup up to the first gap.
 fn vacate_first(path: &Path, count: usize) -> io::Result<PathBuf> {
-    let taken = |n: usize| variants(path, n).iter().any(|name| name.exists());
-    let last = if count == 0 { usize::MAX } else { count };
+    let taken = |n: u64| variants(path, n).iter().any(|name| name.exists());
+    let last = if count == 0 { u64::MAX } else { count as u64 };
     let mut gap = 1;
     while gap < last && taken(gap) {
         gap += 1;
@@ -74,7 +76,7 @@ fn vacate_first(path: &Path, count: usize) -> io::Result<PathBuf> {
     Ok(numbered(path, n_suffix(1)))
 }
 
-fn shift(path: &Path, n: usize) -> io::Result<()> {
+fn shift(path: &Path, n: u64) -> io::Result<()> {
     let [plain, gz, zst] = variants(path, n);
     // A finished compression that died before removing its source.
     if gz.exists() || zst.exists() {
@@ -82,17 +84,18 @@ fn shift(path: &Path, n: usize) -> io::Result<()> {
     }
     for (from, to) in [plain, gz, zst].iter().zip(variants(path, n + 1)) {
         if from.exists() {
+            fuse::before();
             fs::rename(from, to)?;
         }
     }
     Ok(())
 }
 
-fn variants(path: &Path, n: usize) -> [PathBuf; 3] {
+fn variants(path: &Path, n: u64) -> [PathBuf; 3] {
     ["", ".gz", ".zst"].map(|end| numbered(path, n_suffix(n) + end))
 }
 
-fn n_suffix(n: usize) -> String {
+fn n_suffix(n: u64) -> String {
     format!(".{n}")
 }
 
@@ -102,24 +105,22 @@ fn numbered(path: &Path, suffix: impl AsRef<std::ffi::OsStr>) -> PathBuf {
     name.into()
 }
 
-/// `path.stamp`, or `path.stamp.n` with the least `n` nobody uses.
-fn free_name(path: &Path, stamp: &str) -> PathBuf {
-    let is_free = |name: &PathBuf| {
-        ["", ".gz", ".zst"]
-            .iter()
-            .all(|end| !numbered(name, end).exists())
-    };
+/// `path.stamp`, or `path.stamp.n` if there are such: `n` is above all of
+/// theirs, so that it tells which is the newer after retention took the first.
+fn next_of(path: &Path, stamp: &str) -> io::Result<PathBuf> {
     let first = numbered(path, format!(".{stamp}"));
-    if is_free(&first) {
-        return first;
-    }
-    (1..u32::MAX as usize)
-        .map(|n| numbered(&first, n_suffix(n)))
-        .find(is_free)
-        .expect("the file system holds fewer than 2^32 names")
+    let same = backups(path)?;
+    let same = same
+        .iter()
+        .filter(|backup| backup.stamp.as_deref() == Some(stamp));
+    Ok(match same.map(|backup| backup.number).max() {
+        None => first,
+        Some(last) => numbered(&first, n_suffix(last.saturating_add(1))),
+    })
 }
 
 fn remove_if_there(name: &Path) -> io::Result<()> {
+    fuse::before();
     match fs::remove_file(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -130,11 +131,26 @@ fn remove_if_there(name: &Path) -> io::Result<()> {
 #[derive(Debug, Clone)]
 pub(super) struct Backup {
     pub(super) path: PathBuf,
+    /// The time in its name, if a schedule gave it.
+    stamp: Option<String>,
+    /// In `path.number` the least is the newest, in `path.stamp.number` the
+    /// greatest.
+    number: u64,
     modified: SystemTime,
     size: u64,
-    /// The number in `path.number`, which orders backups of one instant.
-    number: u64,
 }
+
+impl Backup {
+    /// Orders those with a time in their name. Within a day their last lines
+    /// decide: minutes come twice when the clocks go back.
+    fn age(&self) -> (&str, SystemTime, &str, u64) {
+        let stamp = self.stamp.as_deref().unwrap_or_default();
+        let day = stamp.get(..DAY.len()).unwrap_or_default();
+        (day, self.modified, stamp, self.number)
+    }
+}
+
+const DAY: &str = "0000-00-00";
 
 /// The backups of `path`, newest first. Other files are left alone.
 pub(super) fn backups(path: &Path) -> io::Result<Vec<Backup>> {
@@ -148,51 +164,64 @@ pub(super) fn backups(path: &Path) -> io::Result<Vec<Backup>> {
             .as_encoded_bytes()
             .strip_prefix(name.as_encoded_bytes());
         let suffix = rest.and_then(|rest| std::str::from_utf8(rest).ok());
-        let (Some(number), Ok(about)) = (suffix.and_then(backup_number), entry.metadata()) else {
+        let (Some((stamp, number)), Ok(about)) = (suffix.and_then(take_apart), entry.metadata())
+        else {
             continue;
         };
         if about.is_file() {
-            let modified = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             found.push(Backup {
                 path: entry.path(),
-                modified,
-                size: about.len(),
+                stamp: stamp.map(str::to_owned),
                 number,
+                modified: about.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                size: about.len(),
             });
         }
     }
-    found.sort_by(|a, b| b.modified.cmp(&a.modified).then(a.number.cmp(&b.number)));
-    Ok(found)
+    Ok(newest_first(found))
 }
 
-/// `Some` for `.3`, `.2026-11-24`, `.2026-11-24_13-05.2` and these with `.gz`
-/// or `.zst`; the number is the last one.
-fn backup_number(suffix: &str) -> Option<u64> {
+/// A log that was rotated by size and is by time, or the reverse, has two
+/// sequences of backups; between them, last lines decide.
+fn newest_first(found: Vec<Backup>) -> Vec<Backup> {
+    let (mut dated, mut numbered): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|backup| backup.stamp.is_some());
+    dated.sort_by(|a, b| a.age().cmp(&b.age()));
+    numbered.sort_by_key(|backup| std::cmp::Reverse(backup.number));
+    let next = move || match (dated.last(), numbered.last()) {
+        (Some(a), Some(b)) if a.modified < b.modified => numbered.pop(),
+        (Some(_), _) => dated.pop(),
+        (None, _) => numbered.pop(),
+    };
+    std::iter::from_fn(next).collect()
+}
+
+/// The stamp and number of `.3`, `.2026-11-24`, `.2026-11-24_13-05.2` and of
+/// these with `.gz` or `.zst`; `None` for what is no backup's.
+fn take_apart(suffix: &str) -> Option<(Option<&str>, u64)> {
     let bare = suffix
         .strip_suffix(".gz")
         .or_else(|| suffix.strip_suffix(".zst"))
         .unwrap_or(suffix);
-    let mut parts = bare.strip_prefix('.')?.split('.');
-    let first = parts.next()?;
-    let second = parts.next();
-    if parts.next().is_some() {
-        return None;
+    let bare = bare.strip_prefix('.')?;
+    if let Some(number) = whole(bare) {
+        return Some((None, number));
     }
-    match (first.parse::<u64>(), second) {
-        (Ok(number), None) => Some(number),
-        (Err(_), None) if is_stamp(first) => Some(0),
-        (Err(_), Some(number)) if is_stamp(first) => number.parse().ok(),
-        _ => None,
-    }
+    let (stamp, number) = bare.split_once('.').unwrap_or((bare, "0"));
+    is_stamp(stamp).then_some((Some(stamp), whole(number)?))
+}
+
+/// `parse` alone takes a sign.
+fn whole(text: &str) -> Option<u64> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits.then(|| text.parse().ok())?
 }
 
 fn is_stamp(text: &str) -> bool {
     let shape = |c: char| if c.is_ascii_digit() { '0' } else { c };
     let pattern: String = text.chars().map(shape).collect();
     let full = "0000-00-00_00-00-00";
-    pattern.len() >= "0000-00-00".len()
-        && full.starts_with(&pattern)
-        && !pattern.ends_with(['-', '_'])
+    pattern.len() >= DAY.len() && full.starts_with(&pattern) && !pattern.ends_with(['-', '_'])
 }
 
 /// Removes the backups that no limit allows; returns the first failure.
@@ -214,3 +243,7 @@ pub(super) fn prune(path: &Path, policy: &Policy, now: SystemTime) -> io::Result
     }
     outcome
 }
+
+#[cfg(test)]
+#[path = "rotation_tests.rs"]
+pub(super) mod tests;

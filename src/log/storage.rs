@@ -4,16 +4,16 @@
 //! storage. Its owner holds a lock on it for as long as it lives; a ring whose
 //! lock is to be had is a dead process's. `<log>` is a hash of the log's path.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::fork::Guarded;
+use super::fuse;
 use super::mapping::Mapping;
-use super::ring::{self, HEADER, Ring, Unfit};
+use super::ring::{self, HEADER, Refused, Ring, Unfit};
+use super::spill::{self, Spills};
 
 /// Memory-backed on every Linux we know; verified by `is_memory`.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -23,69 +23,34 @@ const LARGEST: u64 = 1 << 32;
 /// A ring with the file that lets it outlive the process.
 pub(super) struct Housed {
     pub(super) ring: Ring,
+    pub(super) spills: Spills,
     home: Option<Home>,
-    spills: Spills,
 }
 
-/// Records too long for the ring: files beside it, or here when there can't be.
-#[derive(Default)]
-struct Spills {
-    next: AtomicU64,
-    /// Bytes of all that are not forgotten.
-    bytes: AtomicU64,
-    held: Mutex<HashMap<u64, Vec<u8>>>,
-}
-
-impl Spills {
-    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Vec<u8>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What stands in the ring for a record beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spill {
-    number: u64,
-    len: u64,
-    sum: u64,
-}
-
-impl Spill {
-    pub(super) fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        let words = [self.number, self.len, self.sum];
-        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
-
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: [u8; 24] = bytes.try_into().ok()?;
-        let word = |n: usize| {
-            let bytes = bytes[n * 8..][..8].try_into();
-            u64::from_le_bytes(bytes.expect("a slice of eight"))
-        };
-        Some(Self {
-            number: word(0),
-            len: word(1),
-            sum: word(2),
-        })
-    }
-}
-
-struct Home {
+/// A ring's file, locked.
+pub(super) struct Home {
     path: PathBuf,
-    /// Holds the lock that says the owner lives.
+    /// Says that the owner lives, or that a dead one's ring is in hand.
     _lock: Guarded,
+}
+
+impl Home {
+    /// Removes a dead process's ring and what lies beside it: that first, since
+    /// without its ring it would not be found.
+    pub(super) fn remove(&self) {
+        spill::remove_beside(&self.path);
+        fuse::before();
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Housed {
     fn new(ring: Ring, home: Option<Home>) -> Self {
+        let beside = home.as_ref().map(|home| home.path.clone());
         Self {
+            spills: Spills::new(beside, ring.capacity()),
             ring,
             home,
-            spills: Spills::default(),
         }
     }
 
@@ -94,92 +59,39 @@ impl Housed {
         self.home.is_some()
     }
 
-    /// True while those beside the ring take no more memory than it does, or
-    /// there are none: a record longer than the ring has to go somewhere.
-    pub(super) fn takes(&self, record: &[u8]) -> bool {
-        self.would_take(self.spills.bytes.load(Ordering::Relaxed), record)
+    /// Accepts `record`, beside the ring if it would crowd out the others.
+    pub(super) fn push(&self, record: &[u8]) -> Result<u64, Refused> {
+        if self.is_long(record) {
+            return self.push_long(record);
+        }
+        self.ring.push(record, false)
     }
 
-    fn would_take(&self, held: u64, record: &[u8]) -> bool {
-        held == 0 || held + record.len() as u64 <= self.ring.capacity()
+    fn is_long(&self, record: &[u8]) -> bool {
+        record.len() > self.ring.longest() / 4
     }
 
-    /// Puts a record that is too long for the ring beside it, if it has room.
-    pub(super) fn spill(&self, record: &[u8]) -> Option<Spill> {
-        let len = record.len() as u64;
-        let claim = |held| self.would_take(held, record).then_some(held + len);
-        let relaxed = Ordering::Relaxed;
-        self.spills
-            .bytes
-            .fetch_update(relaxed, relaxed, claim)
-            .ok()?;
-        let number = self.spills.next.fetch_add(1, relaxed);
-        if !self.spill_to_file(number, record) {
-            self.spills.locked().insert(number, record.to_vec());
+    #[cold]
+    fn push_long(&self, record: &[u8]) -> Result<u64, Refused> {
+        let spill = self.spills.put(record).ok_or(Refused::Full)?;
+        let pushed = self.ring.push(&spill.to_bytes(), true);
+        if pushed.is_err() {
+            self.spills.forget(&spill);
         }
-        Some(Spill {
-            number,
-            len,
-            sum: ring::checksum(record),
-        })
+        pushed
     }
 
-    /// False if there is no file for it, for want of room or of a ring's home.
-    fn spill_to_file(&self, number: u64, record: &[u8]) -> bool {
-        let Some(path) = self.spill_path(number) else {
-            return false;
-        };
-        // `write` to a full tmpfs is an error, where a mapped page is a SIGBUS.
-        let written = create_private(&path).and_then(|mut file| file.write_all(record));
-        if written.is_err() {
-            let _ = fs::remove_file(&path);
-        }
-        written.is_ok()
-    }
-
-    /// Appends the record to `out`; `NotFound` if it is gone or damaged.
-    pub(super) fn unspill(&self, spill: &Spill, out: &mut Vec<u8>) -> io::Result<()> {
-        let begin = out.len();
-        if let Some(record) = self.spills.locked().get(&spill.number) {
-            out.extend_from_slice(record);
-            return Ok(());
-        }
-        let path = self.spill_path(spill.number);
-        let file = open_private(&path.ok_or(io::ErrorKind::NotFound)?)?;
-        if !is_ours(&file) || file.metadata()?.len() != spill.len {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        (&file).take(spill.len).read_to_end(out)?;
-        if ring::checksum(&out[begin..]) != spill.sum {
-            out.truncate(begin);
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(())
-    }
-
-    /// Removes the record beside the ring: it is in the log.
-    pub(super) fn forget(&self, spill: &Spill) {
-        // A dead process's are not counted here.
-        let less = |held: u64| Some(held.saturating_sub(spill.len));
-        let relaxed = Ordering::Relaxed;
-        let _ = self.spills.bytes.fetch_update(relaxed, relaxed, less);
-        if self.spills.locked().remove(&spill.number).is_none()
-            && let Some(path) = self.spill_path(spill.number)
-        {
-            let _ = fs::remove_file(path);
-        }
-    }
-
-    fn spill_path(&self, number: u64) -> Option<PathBuf> {
-        let home = self.home.as_ref()?;
-        let mut name = home.path.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        Some(name.into())
+    /// True while half of the ring is free, and what lies beside it has room for
+    /// `record` if it is to lie there.
+    pub(super) fn has_room(&self, record: &[u8]) -> bool {
+        self.ring.used() <= self.ring.capacity() / 2
+            && (!self.is_long(record) || self.spills.have_room(record))
     }
 
     /// Removes the ring's file if nothing waits in the ring.
     pub(super) fn retire(&self) {
         if let (Some(home), 0) = (&self.home, self.ring.used()) {
+            fuse::before();
             let _ = fs::remove_file(&home.path);
         }
     }
@@ -187,7 +99,7 @@ impl Housed {
     /// Removes the ring's file whatever it holds.
     pub(super) fn discard(&self) {
         if let Some(home) = &self.home {
-            let _ = fs::remove_file(&home.path);
+            home.remove();
         }
     }
 }
@@ -259,7 +171,7 @@ pub(super) enum Orphan {
     /// Its ring, locked.
     Ring(Housed),
     /// A ring that says nothing any more, and its bytes.
-    Damaged(PathBuf, u64),
+    Damaged(Home, u64),
     /// A ring of another version, which is left to it.
     Foreign(PathBuf),
 }
@@ -279,17 +191,24 @@ pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Orphan> {
     homes.iter().filter_map(|home| adopt(home, path)).collect()
 }
 
-/// Where rings of the log may lie.
+/// Where rings of the log may lie. What is left of a ring that is gone goes.
 fn homes(folder: &Path, path: &Path) -> Vec<PathBuf> {
     let prefix = prefix(path);
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|entry| is_ring_of(entry, &prefix))
-        .collect();
+    let ours = |entry: &PathBuf| {
+        let name = entry.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(prefix.as_bytes())
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten().map(|entry| entry.path()).filter(ours) {
+        if entry.extension().is_some_and(|end| end == "ring") {
+            found.push(entry);
+        } else if let Some(ring) = spill::ring_of(&entry) {
+            spill::remove_ringless(&entry, &ring);
+        }
+    }
     // By number, so that two rings of one process are emptied in their order.
     found.sort_by_key(|home| (home.as_os_str().len(), home.clone()));
     found
@@ -301,11 +220,6 @@ fn unlocked(home: &Path) -> io::Result<File> {
     open_private(home)
 }
 
-fn is_ring_of(entry: &Path, prefix: &str) -> bool {
-    let name = entry.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with(prefix) && name.ends_with(".ring")
-}
-
 fn adopt(home: &Path, path: &Path) -> Option<Orphan> {
     let lock = Guarded::open(|| open_private(home)).ok()?;
     // Refused while the owner lives, or while another process recovers it.
@@ -314,22 +228,23 @@ fn adopt(home: &Path, path: &Path) -> Option<Orphan> {
     if !is_ours(&lock) || len > LARGEST {
         return None;
     }
-    match open_ring(home, len as usize) {
+    let opened = open_ring(home, len as usize);
+    let home = Home {
+        path: home.to_owned(),
+        _lock: lock,
+    };
+    match opened {
         Ok(ring) if ring.path() == recorded(path) => {
-            let home = Some(Home {
-                path: home.to_owned(),
-                _lock: lock,
-            });
-            Some(Orphan::Ring(Housed::new(ring, home)))
+            Some(Orphan::Ring(Housed::new(ring, Some(home))))
         }
         // Another log's, whose path has the same hash.
         Ok(_) => None,
         Err(Unfit::Unfinished) => {
-            let _ = fs::remove_file(home);
+            home.remove();
             None
         }
-        Err(Unfit::Foreign) => Some(Orphan::Foreign(home.to_owned())),
-        Err(Unfit::Damaged) => Some(Orphan::Damaged(home.to_owned(), len)),
+        Err(Unfit::Foreign) => Some(Orphan::Foreign(home.path)),
+        Err(Unfit::Damaged) => Some(Orphan::Damaged(home, len)),
     }
 }
 
@@ -345,6 +260,7 @@ fn open_ring(home: &Path, len: usize) -> Result<Ring, Unfit> {
 /// Lays `image` where the dead process `process` would have left its ring.
 #[cfg(all(target_os = "linux", any(test, fuzzing), not(feature = "loom")))]
 pub(super) fn leave(folder: &Path, path: &Path, process: u32, image: &[u8]) -> io::Result<()> {
+    use std::io::Write;
     let name = format!("{}{process}-0.ring", prefix(path));
     create_private(&folder.join(name))?.write_all(image)
 }
@@ -369,7 +285,7 @@ fn prefix(path: &Path) -> String {
 }
 
 #[cfg(unix)]
-fn create_private(home: &Path) -> io::Result<File> {
+pub(super) fn create_private(home: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -392,7 +308,7 @@ pub(super) fn open_private(home: &Path) -> io::Result<File> {
 /// The folder is world-writable: what another user put there is not ours.
 #[cfg(unix)]
 #[allow(unsafe_code)]
-fn is_ours(file: &File) -> bool {
+pub(super) fn is_ours(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     // SAFETY: `geteuid` has no precondition and can't fail.
     let user = unsafe { libc::geteuid() };
@@ -402,7 +318,7 @@ fn is_ours(file: &File) -> bool {
 }
 
 #[cfg(not(unix))]
-fn create_private(_home: &Path) -> io::Result<File> {
+pub(super) fn create_private(_home: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -412,7 +328,7 @@ pub(super) fn open_private(home: &Path) -> io::Result<File> {
 }
 
 #[cfg(not(unix))]
-fn is_ours(_file: &File) -> bool {
+pub(super) fn is_ours(_file: &File) -> bool {
     false
 }
 

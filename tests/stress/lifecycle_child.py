@@ -5,7 +5,9 @@ It prints what happens, a line each. Its protocol: a line in, `answer LINE` out.
 
 import asyncio
 import contextlib
+import logging.handlers
 import sys
+import threading
 import time
 
 from mtaio.app import Application
@@ -118,14 +120,55 @@ def ignores_its_cancellation():
         say("stubborn stops")
         while True:
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.1)
-            if time.monotonic() > begun + 3:
-                return
+                await asyncio.sleep(3600)
 
-    begun = time.monotonic()
-    app = Application(grace_period=20)
+    app = Application(grace_period=2)
     app.add("db", **part("db"))
     app.add("stubborn", stop=stubborn, depends_on=["db"], stop_timeout=0.3)
+    return app
+
+
+def sleeps_in_a_thread():
+    async def sleepy():
+        await asyncio.to_thread(time.sleep, 3600)
+
+    app = Application(grace_period=1)
+    app.add("sleepy", stop=sleepy, stop_timeout=0.1)
+    app.add("db", **part("db"))
+    return app
+
+
+def has_a_thread_without_end():
+    app = Application(grace_period=0.5)
+    app.add("db", **part("db"))
+    threading.Thread(target=time.sleep, args=(3600,), name="endless").start()
+    # What the standard library keeps back until the end.
+    kept = logging.handlers.MemoryHandler(10, target=logging.StreamHandler(sys.stdout))
+    logging.basicConfig(handlers=[kept], level="WARNING")
+    logging.warning("kept back")
+    return app
+
+
+def blocks_for_ever():
+    app = Application(grace_period=0.5)
+    app.add("db", **part("db"))
+
+    async def block():
+        say("blocked")
+        time.sleep(3600)  # noqa: ASYNC251 - the point of it
+
+    app.spawn("block", block)
+    return app
+
+
+def has_a_stuck_log():
+    app = blocks_for_ever()
+
+    class Stuck(logging.Handler):
+        def emit(self, record):
+            time.sleep(3600)
+
+    logging.getLogger("mtaio.app").addHandler(Stuck("CRITICAL"))
     return app
 
 
@@ -194,7 +237,7 @@ def under_systemd():
 async def main(scenario):
     app = globals()[scenario]()
     try:
-        code = await app.run()
+        code = await app.run(ends_process=True)
     except StartupError as error:
         say("failed:", error)
         code = app.exit_code

@@ -1,5 +1,6 @@
 """Start and stop of real processes: signals, deadlines, order, exit codes."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -58,6 +59,7 @@ class Child:
         """The exit code; all lines are read when it is had."""
         code = self.process.wait(seconds)
         self._reader.join(seconds)
+        self.errors = self.process.stderr.read()
         return code
 
     def at(self, line):
@@ -186,15 +188,60 @@ def test_a_component_that_hangs_at_its_stop_is_cut_off_and_the_rest_stops():
     assert "hung stopped" not in child.lines
 
 
-def test_a_component_that_ignores_its_cancellation_does_not_keep_the_rest():
-    with Child("ignores_its_cancellation") as child:
-        child.wait_for("db started")
-        time.sleep(0.2)
+def ended_by_sigterm(scenario, once, loop="asyncio"):
+    """The child, and the exit code it had after a SIGTERM once it printed `once`."""
+    with Child(scenario, loop) as child:
+        child.wait_for(once)
 
         child.send(signal.SIGTERM)
 
-        assert child.end() == ExitCode.UNCLEAN
-    assert child.at("stubborn stops") < child.at("db stopped")
+        return child, child.end()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_component_that_ignores_its_cancellation_keeps_neither_rest_nor_process(loop):
+    child, code = ended_by_sigterm("ignores_its_cancellation", "db started", loop)
+
+    assert code == ExitCode.UNCLEAN
+    # The rest was stopped, and `run` had returned.
+    stopped = child.at("db stopped")
+    assert child.at("stubborn stops") < stopped < child.at("exit UNCLEAN")
+    assert "mtaio: ended with exit code 3; kept by\n" in child.errors
+    assert re.search(r"\n  task mtaio:stubborn at .* in _live\n", child.errors)
+
+
+def test_a_thread_that_sleeps_at_a_stop_does_not_keep_the_process():
+    child, code = ended_by_sigterm("sleeps_in_a_thread", "db started")
+
+    assert code == ExitCode.UNCLEAN
+    assert "exit UNCLEAN" in child.lines
+    assert re.search(r"\n  thread asyncio_0 at .*\n", child.errors)
+
+
+def test_a_thread_without_end_keeps_the_process_no_longer_than_its_grace_period():
+    child, code = ended_by_sigterm("has_a_thread_without_end", "db started")
+
+    assert code == ExitCode.UNCLEAN
+    assert "exit CLEAN" in child.lines
+    assert re.search(r"\n  thread endless at .*\n", child.errors)
+    # Logs are flushed, also those that keep records back.
+    assert "kept back" in child.lines
+    assert "the process is ended with exit code 3; kept by" in child.lines
+
+
+@pytest.mark.parametrize("scenario", ["blocks_for_ever", "has_a_stuck_log"])
+def test_neither_a_loop_that_is_blocked_for_ever_nor_a_log_keeps_the_process(scenario):
+    child, code = ended_by_sigterm(scenario, "blocked")
+
+    assert code == ExitCode.UNCLEAN
+    assert re.search(r"\n  thread MainThread at .* in block\n", child.errors)
+
+
+def test_a_process_that_nothing_keeps_ends_by_itself_and_says_nothing():
+    child, code = ended_by_sigterm("under_systemd", "db started")
+
+    assert code == ExitCode.CLEAN
+    assert child.errors == ""
 
 
 def test_a_failed_start_stops_what_ran_and_exits_with_its_code():

@@ -20,6 +20,30 @@ for n in range(4000):
     log(n)
 """
 
+# Each numbers its own records; the process's counter is not used.
+THREADS = """
+def work(name):
+    with open(os.path.join(folder, name + ".count"), "w+b") as file:
+        file.truncate(8)
+        own = mmap.mmap(file.fileno(), 8)
+    n = 0
+    while True:
+        logger.info("%s:%d:%s.", name, n, "x" * (n * 7 % 90))
+        n += 1
+        own[:] = n.to_bytes(8, "little")
+
+for t in range(3):
+    threading.Thread(target=work, args=(f"{writer}-{t}",), daemon=True).start()
+time.sleep(60)
+"""
+# `os._exit`: nothing else may write what is left.
+SHUT_DOWN = """
+logging.shutdown()
+assert handler.stats().written == 4000
+logging.shutdown()
+os._exit(3)
+"""
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -106,19 +130,41 @@ def test_another_process_mends_what_a_killed_one_left(path):
     log_census.check(path, "living", *(f"dead{n}" for n in range(5)))
 
 
-def test_being_killed_while_compressing_loses_nothing(path):
-    options = {"max_bytes": 300_000, "backup_count": 999, "compress": "gzip"}
-    for n in range(4):
-        process = log_census.start(path, f"w{n}", LOG_FOR_EVER, **options)
-        while log_census.accepted(path, f"w{n}") < 20_000:
-            time.sleep(0.001)
-        process.finish(signal.SIGKILL)
+def test_being_killed_amid_threads_rotation_and_compression_loses_nothing(path):
+    """Two processes of three threads at a time, and now and then who recovers."""
+    options = {"max_bytes": 60_000, "backup_count": 9999, "compress": "gzip"}
+    chance = random.Random(11)
+    writers = []
+    for n in range(6):
+        pair = [f"k{n}p{m}" for m in range(2)]
+        killed = [log_census.start(path, name, THREADS, **options) for name in pair]
+        writers += [f"{name}-{thread}" for name in pair for thread in range(3)]
+        for writer in writers[-6:]:
+            while log_census.accepted(path, writer) < 500:
+                time.sleep(0.001)
+        time.sleep(chance.random() ** 2 * 0.2)
+        for process in killed:
+            process.finish(signal.SIGKILL)
+        if n % 2:
+            opener = log_census.start(path, "opener", "time.sleep(9)", **options)
+            time.sleep(0.1 + chance.random() * 0.1)
+            opener.finish(signal.SIGKILL)
     code, error = log_census.run(path, "opener", "handler.close()", **options)
 
-    assert code == 0, error
+    assert (code, error) == (0, b"")
+    assert log_census.rings(path) == []
     leftover = [p.name for p in path.parent.iterdir() if p.name.startswith(".")]
     assert leftover == []
-    log_census.check(path, *(f"w{n}" for n in range(4)))
+    assert any(p.suffix == ".gz" for p in path.parent.iterdir())
+    assert min(log_census.check(path, *writers).values()) >= 500
+
+
+def test_shutdown_writes_what_was_accepted_and_may_be_called_again(path):
+    code, error = log_census.run(path, "app", LOG_THEN + SHUT_DOWN, gather=5.0)
+
+    assert (code, error) == (3, b"")
+    assert log_census.rings(path) == []
+    assert log_census.check(path, "app") == {"app": 4000}
 
 
 def test_another_versions_ring_is_told_and_left_to_it(path):

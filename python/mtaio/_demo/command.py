@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import signal
 import sys
 import webbrowser
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Self
 
-from mtaio.app import ExitCode
+from mtaio.app import Application, ExitCode
 from mtaio.config import Settings
 from mtaio.exceptions import MTAIOError
 
@@ -30,10 +32,12 @@ def demo(port: int, *, open_browser: bool) -> ExitCode:
     """
     settings = demo_settings(os.environ)
     try:
-        page = Page(port)
-        # The servers watch their sockets, which Windows' default loop can't.
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(_deploy(settings, page, open_browser=open_browser))
+        with EarlyStop() as early:
+            page = Page(port)
+            deploy = _deploy(settings, page, early, open_browser=open_browser)
+            # The servers watch their sockets, which Windows' default loop can't.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                return runner.run(deploy)
     except (MTAIOError, OSError) as error:
         print(f"not started: {error}", file=sys.stderr)
         return ExitCode.START_FAILED
@@ -48,7 +52,37 @@ def demo_settings(environ: Mapping[str, str]) -> Settings:
     return replace(settings, drain_delay=delay)
 
 
-async def _deploy(settings: Settings, page: Page, *, open_browser: bool) -> ExitCode:
+class EarlyStop:
+    """Hears the stop signals before the application does, which then starts nothing."""
+
+    def __init__(self) -> None:
+        self._app: Application | None = None
+        self._asked = False
+
+    def give_to(self, app: Application) -> None:
+        """Let `app` know, now or later; from its `run` on it hears by itself."""
+        self._app = app
+        if self._asked:
+            app.request_stop()
+
+    def _on_signal(self, *_: object) -> None:
+        self._asked = True
+        if self._app is not None:
+            self._app.request_stop()
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {n: signal.signal(n, self._on_signal) for n in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+async def _deploy(
+    settings: Settings, page: Page, early: EarlyStop, *, open_browser: bool
+) -> ExitCode:
     log = setup_logging(settings)
 
     async def show() -> None:
@@ -62,6 +96,7 @@ async def _deploy(settings: Settings, page: Page, *, open_browser: bool) -> Exit
 
     try:
         deployment = Deployment(settings, log, page.origin)
+        early.give_to(deployment.app)
         code = await deployment.run(show)
     finally:
         await page.stop()

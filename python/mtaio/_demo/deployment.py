@@ -113,7 +113,7 @@ class Deployment:
         """
         self.errors.install()
         self.app.spawn("announce", lambda: self._announce(ready))
-        code = await self.app.run()
+        code = await self.app.run(ends_process=True)
         logger.info("stopped: %s", code.name)
         told = f"stopped with exit code {code:d} ({code.name.lower()})"
         self.journal.tell("info", "application", told)

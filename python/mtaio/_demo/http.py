@@ -196,7 +196,8 @@ class Server:
         if any(CONTROL.search(line) for line in (first, *lines)):
             raise Refused(400)
         match first.split(" "):
-            case [method, target, "HTTP/1.1"]:
+            # Another form could name another place where we answer with a link.
+            case [method, target, "HTTP/1.1"] if target.startswith("/"):
                 pairs = (line.partition(":") for line in lines)
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
             case _:

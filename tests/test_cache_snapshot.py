@@ -91,6 +91,9 @@ async def test_a_value_without_a_codec_is_an_error_and_the_old_file_stays(tmp_pa
 
     with pytest.raises(CacheSerializationError, match="got list; pass encode="):
         await cache.save(path)
+    cache.set_nowait("object", type("Name", (str,), {})("text"))
+    with pytest.raises(CacheSerializationError, match="got Name; pass encode="):
+        await cache.save(path)
     with pytest.raises(TypeError, match=r"encode\(\) must return bytes, got str"):
         await cache.save(path, encode=str)
 

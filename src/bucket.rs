@@ -35,6 +35,10 @@
 //! `g(b) + burst`. So all in the window is at most `burst + g(b) - g(a)`. Nothing
 //! here relies on the order of readings: the clock may go backwards.
 //!
+//! One who waited may be granted by an earlier reading, that at which it fell
+//! due: see `Quota::forgiving`. A window in which such grants happen holds what
+//! is due in one that began up to `forgiven` sooner: at most half a token more.
+//!
 //! Rounding two readings down can make `g(b) - g(a)` one grain too large. The
 //! multiplier is lowered by a grain per token to pay for that: a window long
 //! enough for a token to come back then is a grain short, and in a shorter one
@@ -49,6 +53,11 @@ use crate::sync::{AtomicU64, Ordering};
 pub const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 /// Largest burst in tokens.
 pub const MAX_BURST: u64 = 1 << 40;
+
+/// How late a grant may be without those behind it being late too...
+const MOST_FORGIVEN_NS: u64 = 1_000_000;
+/// ...and never for more than what this part of a token takes to come back.
+const FORGIVEN_PART: f64 = 0.5;
 
 const MAX_AGE_NS: u64 = 1 << 61;
 const MAX_BURST_GRAINS: u64 = (1 << 62) - 2;
@@ -83,6 +92,8 @@ pub struct Quota {
     f: u32,
     /// Grains per nanosecond, times 2^63.
     multiplier: u64,
+    /// Nanoseconds of lateness that cost nothing of the rate.
+    forgiven_ns: u64,
 }
 
 impl Quota {
@@ -107,7 +118,22 @@ impl Quota {
             burst,
             f,
             multiplier,
+            forgiven_ns: 0,
         })
+    }
+
+    /// For a clock whose timers are late now and then: what they are late by is
+    /// not lost for the rate, up to a millisecond or half a token.
+    ///
+    /// A bucket that is full loses what would come in, so a grant that waits for
+    /// a full bucket and happens late delays all behind it. Here those keep
+    /// their times. Guava's `RateLimiter` and Go's `rate.Limiter` do so without
+    /// a bound, and let a burst through after a pause.
+    #[must_use]
+    pub fn forgiving(mut self) -> Self {
+        let part = (FORGIVEN_PART / self.rate * 1e9) as u64;
+        self.forgiven_ns = part.min(MOST_FORGIVEN_NS);
+        self
     }
 
     /// Tokens per second.
@@ -146,6 +172,16 @@ impl Quota {
         let cost = self.cost(tokens);
         let conforms = full_at.max(reading) + cost <= reading + self.cost(self.burst);
         conforms.then(|| full_at.max(reading) + cost)
+    }
+
+    /// The age by which a grant at `age_ns` counts, to one who has waited: when
+    /// the bucket was full, if that is at most `forgiven_ns` ago.
+    fn due_age(&self, full_at: u64, age_ns: u64) -> u64 {
+        if self.forgiven_ns == 0 || self.grains(age_ns) <= full_at {
+            return age_ns;
+        }
+        let full = self.wait_ns(full_at, u128::from(self.burst), 0);
+        full.clamp(age_ns.saturating_sub(self.forgiven_ns), age_ns)
     }
 
     /// The word after giving back `tokens` taken at `taken` grains.
@@ -268,6 +304,18 @@ impl TokenBucket {
         self.update(|full_at| self.quota.grant(full_at, tokens, reading))
     }
 
+    /// As `take_held`, for one who has waited. The clock reading by which the
+    /// tokens are taken: `now`, or earlier by what the quota forgives.
+    pub fn take_due(&self, tokens: u64, now: u64) -> Option<u64> {
+        let age = self.age(now);
+        let mut due = age;
+        let taken = self.update(|full_at| {
+            due = self.quota.due_age(full_at, age);
+            self.quota.grant(full_at, tokens, self.quota.grains(due))
+        });
+        taken.then(|| now - (age - due))
+    }
+
     /// Give back `tokens` taken at `taken` (a clock reading) and never used.
     ///
     /// `latest` is the latest reading the bucket may have been asked with, found
@@ -295,7 +343,7 @@ impl TokenBucket {
     }
 
     /// Change the word by `next`, the held bit kept; false where it gives none.
-    fn update(&self, next: impl Fn(u64) -> Option<u64>) -> bool {
+    fn update(&self, mut next: impl FnMut(u64) -> Option<u64>) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
         while let Some(full_at) = next(state & !HELD) {
             match self.swap(state, full_at | (state & HELD)) {

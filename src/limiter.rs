@@ -8,9 +8,6 @@ use crate::bucket::{Quota, Refused, TokenBucket};
 use crate::line::{Grant, Left, Line};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// Longest wait on the processor for one grant.
-pub const MOST_SPIN_NS: u64 = 150_000;
-
 /// What `join` came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
@@ -197,34 +194,6 @@ impl Limiter {
         Some(own.min(head.saturating_add(PATIENCE_NS)))
     }
 
-    /// Whether each microsecond of lateness is lost for the rate: the head takes
-    /// nearly the whole burst, so the bucket is full soon after it is due.
-    #[must_use]
-    pub fn is_tight(&self) -> bool {
-        let head = self.line.lock().head();
-        head.is_some_and(|head| self.is_tight_for(head))
-    }
-
-    fn is_tight_for(&self, head: u64) -> bool {
-        /// With this much room in the bucket, a timer is never too late...
-        const ROOM_NS: u64 = 1_000_000;
-        /// ...and with this much time per grant, it costs under 0.2 %.
-        const RARE_NS: u64 = 50_000_000;
-        let room = self.quota().refill_ns(self.quota().burst() - head);
-        room < ROOM_NS && self.quota().refill_ns(head) < RARE_NS
-    }
-
-    /// Nanoseconds to wait on the processor until the head of the line is due,
-    /// for who was woken a moment early. None where lateness costs little, and
-    /// where it is more than `MOST_SPIN_NS` or half the time between two grants.
-    #[must_use]
-    pub fn spin_ns(&self, now: u64) -> Option<u64> {
-        let head = self.line.lock().head()?;
-        let most = MOST_SPIN_NS.min(self.quota().refill_ns(head) / 2);
-        let wait = self.bucket.wait_ns(u128::from(head), now);
-        (self.is_tight_for(head) && wait <= most).then_some(wait)
-    }
-
     /// How long to gather grants that come faster than a loop turns, where the
     /// bucket has room for them.
     fn batch_ns(&self, head: u64) -> u64 {
@@ -270,11 +239,9 @@ impl Limiter {
 
     fn advance(&self, queue: &mut Line, now: u64) {
         queue.grant(now, |tokens| {
-            let taken = self.bucket.take_held(tokens, now);
-            if taken {
-                self.granted.fetch_add(tokens, Ordering::Relaxed);
-            }
-            taken
+            let taken = self.bucket.take_due(tokens, now)?;
+            self.granted.fetch_add(tokens, Ordering::Relaxed);
+            Some(taken)
         });
     }
 

@@ -31,7 +31,7 @@ pub struct Grant {
     pub lane: u64,
     /// As given to `join`.
     pub tokens: u64,
-    /// The clock reading at which the tokens were taken.
+    /// The clock reading by which the tokens were taken.
     pub taken_ns: u64,
 }
 
@@ -157,16 +157,16 @@ impl Line {
         self.collect(lane)
     }
 
-    /// Grant from the head for as long as `take(tokens)` agrees. Returns how
-    /// many were granted; `lanes` tells whom to wake.
-    pub fn grant(&mut self, now: u64, mut take: impl FnMut(u64) -> bool) -> usize {
+    /// Grant from the head for as long as `take(tokens)` agrees and tells the
+    /// reading by which it took. Returns how many; `lanes` tells whom to wake.
+    pub fn grant(&mut self, now: u64, mut take: impl FnMut(u64) -> Option<u64>) -> usize {
         let before = self.granted.len();
         while let Some(head) = self.waiters.front().copied() {
             if head.tokens > 0 {
-                if !take(head.tokens) {
+                let Some(taken) = take(head.tokens) else {
                     break;
-                }
-                self.pass(&head, now);
+                };
+                self.pass(&head, now, taken);
             } else {
                 self.gone -= 1;
             }
@@ -175,14 +175,14 @@ impl Line {
         self.granted.len() - before
     }
 
-    fn pass(&mut self, waiter: &Waiter, now: u64) {
+    fn pass(&mut self, waiter: &Waiter, now: u64, taken_ns: u64) {
         self.asked -= u128::from(waiter.tokens);
         self.waited_ns += u128::from(now.saturating_sub(waiter.joined_ns));
         self.granted.push(Grant {
             ticket: waiter.ticket,
             lane: waiter.lane,
             tokens: waiter.tokens,
-            taken_ns: now,
+            taken_ns,
         });
     }
 

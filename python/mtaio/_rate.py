@@ -36,14 +36,12 @@ class RateLimiter(_rust.TokenBucket):
     to callers in any thread and any event loop together, in the order of their
     calls. GCRA (ITU-T I.371); the bucket starts full.
 
+    Who waits is granted by the moment it fell due, so that a timer's lateness is
+    not lost for the rate; by when it wakes up, a window may hold half a token
+    more. At most a millisecond is made up for, and nothing with a `clock` given.
+
     A forked child goes on with a bucket of its own, filled as it was then, and
     without those who wait: they are its parent's.
-
-    With a burst of little more than one request, a grant that is late is lost for
-    the rate. Then, on Linux, waiting for a grant ends with a few microseconds on
-    the processor, with the GIL held: 150 at the very most, and never more than
-    half the time between two grants. A burst worth a millisecond or more of the
-    rate needs none of that, and keeps the rate all the same.
 
     Args:
         rate: Tokens per second, from 1e-6 to 1e9.

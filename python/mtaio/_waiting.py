@@ -10,12 +10,9 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from . import _rust
-
-# Nanoseconds until a lane is due, and whether to be late then costs rate.
-Due: TypeAlias = tuple[int, bool]
 
 
 class Line(Protocol):
@@ -24,27 +21,26 @@ class Line(Protocol):
     def _leave(self, ticket: int) -> bool: ...
     def _drop_lane(self, lane: int) -> None: ...
     def _turn(
-        self, lane: int, exact: bool = False
-    ) -> tuple[list[tuple[int, int]], list[int], Due | None]: ...
-    def _due(self, lane: int) -> Due | None: ...
+        self, lane: int
+    ) -> tuple[list[tuple[int, int]], list[int], int | None]: ...
+    def _due(self, lane: int) -> int | None: ...
 
 
 class LoopTimer:
     """A one-shot timer over `loop.call_later`: up to 1 ms late on most loops."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]
+        self, loop: asyncio.AbstractEventLoop, tend: Callable[[], None]
     ) -> None:
         self._loop = loop
         self._tend = tend
         self._handle: asyncio.TimerHandle | None = None
 
-    def set(self, ns: int, exact: bool) -> None:
-        del exact
+    def set(self, ns: int) -> None:
         self.clear()
         # A wait of centuries is looked at again after a day.
         delay = min(ns / 1e9, 86400.0)
-        self._handle = self._loop.call_later(delay, self._tend, False)
+        self._handle = self._loop.call_later(delay, self._tend)
 
     def clear(self) -> None:
         if self._handle is not None:
@@ -58,18 +54,13 @@ class AlarmTimer:
     """The same over a Linux timer descriptor: late by tens of microseconds."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]
+        self, loop: asyncio.AbstractEventLoop, tend: Callable[[], None]
     ) -> None:
         self._loop = loop
-        self._tend = tend
         self._alarm = _rust.Alarm()
-        loop.add_reader(self._alarm.fileno(), self._fired)
+        loop.add_reader(self._alarm.fileno(), tend)
         self.set = self._alarm.set
         self.clear = self._alarm.clear
-
-    def _fired(self) -> None:
-        self._alarm.fired()
-        self._tend(True)
 
     def close(self) -> None:
         if not self._loop.is_closed():
@@ -79,11 +70,11 @@ class AlarmTimer:
 
 
 Timer = LoopTimer | AlarmTimer
-TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[bool], None]], Timer]
+TimerFactory = Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Timer]
 
 
-def exact_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[bool], None]) -> Timer:
-    """The best timer for the system's clock; it may call back a little early."""
+def exact_timer(loop: asyncio.AbstractEventLoop, tend: Callable[[], None]) -> Timer:
+    """The best timer for the system's clock."""
     try:
         return AlarmTimer(loop, tend)
     except (OSError, NotImplementedError):
@@ -107,7 +98,7 @@ class Lane:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        tend: Callable[[bool], None],
+        tend: Callable[[], None],
         timer: TimerFactory,
     ) -> None:
         self.loop = loop
@@ -139,7 +130,7 @@ class Lane:
     def _answer(self) -> None:
         # Before tending: what comes later must nudge again.
         self._nudged = False
-        self._tend(False)
+        self._tend()
 
     def hand_out(self, grants: list[tuple[int, int]]) -> bool:
         """Wake those granted. False if one was gone and its tokens given back."""
@@ -157,11 +148,11 @@ class Lane:
                 waiter.future.set_result(taken_ns)
         return whole
 
-    def set_timer(self, due: Due | None) -> None:
+    def set_timer(self, due: int | None) -> None:
         if due is None or not self.waiters:
             self.timer.clear()
         else:
-            self.timer.set(*due)
+            self.timer.set(due)
 
 
 class Lanes:
@@ -210,18 +201,15 @@ class Lanes:
         finally:
             self._rest(lane)
 
-    def tend(self, exact: bool = False) -> None:
-        """Serve the line, wake whom that grants, and set the timer anew.
-
-        `exact`: may wait a moment for the head, as `TokenBucket._turn` says.
-        """
+    def tend(self) -> None:
+        """Serve the line, wake whom that grants, and set the timer anew."""
         self.drop_closed()
         lane = self._lanes.get(id(asyncio._get_running_loop()))
         number = 0 if lane is None else lane.number
         whole = False
         # Once more if something came back to the line: perhaps it serves another.
         while not whole:
-            grants, others, due = self._line._turn(number, exact)
+            grants, others, due = self._line._turn(number)
             whole = lane is None or lane.hand_out(grants)
             for other in others:
                 whole = self._hand_over(other) and whole

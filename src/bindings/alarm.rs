@@ -4,10 +4,7 @@
 //! rounds up. Linux has timers that are file descriptors; elsewhere `Alarm()`
 //! raises `OSError` and the caller uses the loop's timers.
 
-use super::clock::monotonic_ns;
-use crate::limiter::MOST_SPIN_NS;
 use pyo3::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(target_os = "linux")]
 mod timer {
@@ -102,19 +99,7 @@ mod timer {
 #[pyclass(frozen, name = "Alarm", module = "mtaio._rust")]
 pub(crate) struct PyAlarm {
     timer: timer::Timer,
-    /// When it was set to fire, if exactly, on the monotonic clock; 0 once noted.
-    target_ns: AtomicU64,
 }
-
-/// How much sooner than exact an alarm is set; what is left of that on waking is
-/// waited for on the processor. What a wake-up takes is the machine's, so all
-/// alarms learn it together. The first guess is common: 20 to 60 microseconds.
-static LEAD_NS: AtomicU64 = AtomicU64::new(50_000);
-/// The lead grows by this when a wake-up was later...
-const GROW_NS: u64 = 4_000;
-/// ...and shrinks by this when it was not: it settles where one in five is later.
-/// So a few very late ones, or a blocked loop, move it no further than others.
-const SHRINK_NS: u64 = 1_000;
 
 #[pymethods]
 impl PyAlarm {
@@ -122,7 +107,6 @@ impl PyAlarm {
     fn new() -> PyResult<Self> {
         Ok(Self {
             timer: timer::Timer::new()?,
-            target_ns: AtomicU64::new(0),
         })
     }
 
@@ -132,38 +116,12 @@ impl PyAlarm {
     }
 
     /// Fire once, `ns` nanoseconds from now, instead of what was set before.
-    ///
-    /// With `exact`, sooner by about as much as it is usually late.
-    fn set(&self, ns: u64, exact: bool) -> PyResult<()> {
-        if !exact {
-            self.target_ns.store(0, Ordering::Relaxed);
-            return Ok(self.timer.set(ns)?);
-        }
-        let ns = ns.saturating_sub(LEAD_NS.load(Ordering::Relaxed));
-        self.target_ns
-            .store(monotonic_ns().saturating_add(ns), Ordering::Relaxed);
+    fn set(&self, ns: u64) -> PyResult<()> {
         Ok(self.timer.set(ns)?)
-    }
-
-    /// It has fired: note how late, if it was to be exact. Called by the loop's
-    /// thread.
-    fn fired(&self) {
-        let target = self.target_ns.swap(0, Ordering::Relaxed);
-        if target > 0 {
-            let late = monotonic_ns().saturating_sub(target);
-            let lead = LEAD_NS.load(Ordering::Relaxed);
-            let next = if late > lead {
-                (lead + GROW_NS).min(MOST_SPIN_NS)
-            } else {
-                lead.saturating_sub(SHRINK_NS)
-            };
-            LEAD_NS.store(next, Ordering::Relaxed);
-        }
     }
 
     /// Don't fire, and be no longer readable.
     fn clear(&self) -> PyResult<()> {
-        self.target_ns.store(0, Ordering::Relaxed);
         Ok(self.timer.clear()?)
     }
 }

@@ -37,11 +37,9 @@ pub(crate) struct PyTokenBucket {
 /// Ticket and clock reading of each grant.
 pub(crate) type Grants = Vec<(u64, u64)>;
 
-/// Nanoseconds until a lane is due, and whether it must be exact.
-pub(crate) type Due = (u64, bool);
-
-/// The lane's grants, the other lanes with grants, and when it is due again.
-pub(crate) type Turn = (Grants, Vec<u64>, Option<Due>);
+/// The lane's grants, the other lanes with grants, and the nanoseconds until it
+/// is due again.
+pub(crate) type Turn = (Grants, Vec<u64>, Option<u64>);
 
 pub(crate) fn told(grants: &[Grant]) -> Grants {
     let each = grants.iter().map(|grant| (grant.ticket, grant.taken_ns));
@@ -81,6 +79,16 @@ impl LimitClock {
 
     pub(crate) fn is_native(&self) -> bool {
         matches!(self.clock, Clock::Monotonic)
+    }
+
+    /// The quota as this clock needs it: the system's timers are late at times,
+    /// those of a clock that was passed in are as exact as its owner wants.
+    pub(crate) fn timed(&self, quota: Quota) -> Quota {
+        if self.is_native() {
+            quota.forgiving()
+        } else {
+            quota
+        }
     }
 
     pub(crate) fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
@@ -178,7 +186,7 @@ impl PyTokenBucket {
         let quota = quota(rate, burst)?;
         let clock = LimitClock::new(py, clock)?;
         Ok(Self {
-            limiter: Limiter::new(quota, clock.latest()),
+            limiter: Limiter::new(clock.timed(quota), clock.latest()),
             clock,
         })
     }
@@ -314,34 +322,17 @@ impl PyTokenBucket {
 
     /// Grant what can be granted now: the grants of this lane, to be handed out,
     /// the other lanes that have some to collect, and as `_due`.
-    ///
-    /// `exact` is for the lane's alarm, which wakes it a moment early where that
-    /// matters: what is left is waited for on the processor, with the GIL held,
-    /// since no timer is that exact. `Limiter::spin_ns` bounds it.
-    #[pyo3(signature = (lane, exact = false))]
-    fn _turn(&self, py: Python<'_>, lane: u64, exact: bool) -> PyResult<Turn> {
-        let mut now = self.clock.now(py)?;
-        if exact
-            && self.clock.is_native()
-            && let Some(wait) = self.limiter.spin_ns(now)
-        {
-            let due = now + wait;
-            // Still attached: getting the GIL back could take far longer.
-            while now < due {
-                std::hint::spin_loop();
-                now = monotonic_ns();
-            }
-        }
+    fn _turn(&self, py: Python<'_>, lane: u64) -> PyResult<Turn> {
+        let now = self.clock.now(py)?;
         let mut others = self.limiter.serve(now);
         others.retain(|other| *other != lane);
         let grants = told(&self.limiter.collect(lane));
-        Ok((grants, others, self.due(lane, now)))
+        Ok((grants, others, self.limiter.due_ns(lane, now)))
     }
 
-    /// Nanoseconds until the lane must have its turn, and whether to be late
-    /// then costs some of the rate. None if nobody waits.
-    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<Due>> {
-        Ok(self.due(lane, self.clock.now(py)?))
+    /// Nanoseconds until the lane must have its turn. None if nobody waits.
+    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<u64>> {
+        Ok(self.limiter.due_ns(lane, self.clock.now(py)?))
     }
 
     /// Seconds until `tokens` asked now would be granted; 0.0 is at once.
@@ -381,11 +372,6 @@ pub(crate) fn asked(arguments: &[Borrowed<'_, '_, PyAny>], quota: &Quota) -> Opt
 }
 
 impl PyTokenBucket {
-    fn due(&self, lane: u64, now: u64) -> Option<Due> {
-        let due = self.limiter.due_ns(lane, now)?;
-        Some((due, self.limiter.is_tight()))
-    }
-
     /// Take now by the system's clock. None where others wait, or it isn't ours
     /// to judge.
     #[inline]

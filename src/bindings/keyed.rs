@@ -4,9 +4,7 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{
-    Due, LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told,
-};
+use super::bucket::{LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told};
 use super::clock::monotonic_ns;
 use super::errors::RateLimitError;
 use super::hot::{self, Made, Shortcut};
@@ -154,7 +152,7 @@ impl PyKeyedBuckets {
         let clock = LimitClock::new(py, clock)?;
         let start = clock.latest();
         Ok(Self {
-            buckets: KeyedBuckets::new(quota, max_keys, start),
+            buckets: KeyedBuckets::new(clock.timed(quota), max_keys, start),
             clock,
             has_containers: AtomicBool::new(false),
         })
@@ -295,21 +293,19 @@ impl PyKeyedBuckets {
         })
     }
 
-    /// As `TokenBucket._turn`, but never on the processor.
-    #[pyo3(signature = (lane, exact = false))]
-    fn _turn(&self, py: Python<'_>, lane: u64, exact: bool) -> PyResult<Turn> {
-        let _ = exact;
+    /// As `TokenBucket._turn`.
+    fn _turn(&self, py: Python<'_>, lane: u64) -> PyResult<Turn> {
         let now = self.clock.now(py)?;
         let mut others = self.buckets.serve(now);
         others.retain(|other| *other != lane);
         let grants = told(&self.buckets.collect(lane));
-        Ok((grants, others, self.due(now)))
+        Ok((grants, others, self.buckets.due_ns(now)))
     }
 
     /// As `TokenBucket._due`.
-    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<Due>> {
+    fn _due(&self, py: Python<'_>, lane: u64) -> PyResult<Option<u64>> {
         let _ = lane;
-        Ok(self.due(self.clock.now(py)?))
+        Ok(self.buckets.due_ns(self.clock.now(py)?))
     }
 
     /// As `TokenBucket._retry_after`, for `key`.
@@ -365,10 +361,6 @@ fn plainly_same(key: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> Option<bool
 }
 
 impl PyKeyedBuckets {
-    fn due(&self, now: u64) -> Option<Due> {
-        Some((self.buckets.due_ns(now)?, false))
-    }
-
     /// Take now for a key that is remembered, by the system's clock. None where
     /// it isn't so simple.
     #[inline]

@@ -4,7 +4,7 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{Due, Turn, seconds, told};
+use super::bucket::{Turn, seconds, told};
 use super::clock::monotonic_ns;
 use super::errors::ResourceError;
 use super::names::names;
@@ -99,18 +99,17 @@ impl PyPermits {
     }
 
     /// As `TokenBucket._turn`.
-    #[pyo3(signature = (lane, exact = false))]
-    fn _turn(&self, lane: u64, exact: bool) -> Turn {
-        let _ = exact;
+    fn _turn(&self, lane: u64) -> Turn {
         let mut others = self.permits.serve(monotonic_ns());
         others.retain(|other| *other != lane);
-        (told(&self.permits.collect(lane)), others, self.due(lane))
+        let due = self.permits.due_ns(lane);
+        (told(&self.permits.collect(lane)), others, due)
     }
 
     /// Nanoseconds until the lane should look whether the loops it waits for are
     /// closed; None if it waits for none.
-    fn _due(&self, lane: u64) -> Option<Due> {
-        self.due(lane)
+    fn _due(&self, lane: u64) -> Option<u64> {
+        self.permits.due_ns(lane)
     }
 
     /// (limit, permits in use, waiting callers, seconds waited).
@@ -118,12 +117,6 @@ impl PyPermits {
         let counts = self.permits.counts();
         let waited = seconds(counts.waited_ns.min(u128::from(u64::MAX)) as u64);
         (self.permits.limit(), counts.in_use, counts.waiting, waited)
-    }
-}
-
-impl PyPermits {
-    fn due(&self, lane: u64) -> Option<Due> {
-        Some((self.permits.due_ns(lane)?, false))
     }
 }
 

@@ -35,6 +35,8 @@ impl Exact {
 enum Step {
     /// Go on (or back) by so much of a token's time, then take.
     Take(f64, f64),
+    /// The same for one who has waited.
+    TakeDue(f64, f64),
     /// Give back the grant at this place among those not given back.
     GiveBack(prop::sample::Index),
 }
@@ -46,7 +48,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0.0..20.0_f64).prop_map(f64::exp2),
         2 => -5.0..0.0_f64,
     ];
-    let take = (ahead, 0.0..1.0_f64).prop_map(|(ahead, part)| Step::Take(ahead, part));
+    let take = (ahead, 0.0..1.0_f64, any::<bool>()).prop_map(|(ahead, part, due)| {
+        let step = if due { Step::TakeDue } else { Step::Take };
+        step(ahead, part)
+    });
     let back = any::<prop::sample::Index>().prop_map(Step::GiveBack);
     prop::collection::vec(prop_oneof![5 => take, 1 => back], 1..60)
 }
@@ -55,7 +60,10 @@ fn quotas() -> impl Strategy<Value = Quota> {
     let rate = (-6.0..9.0_f64).prop_map(|power| 10_f64.powf(power).clamp(1e-6, 1e9));
     let rate = prop_oneof![8 => rate, 1 => Just(1e-6), 1 => Just(1e9), 1 => Just(3e8)];
     let burst = prop_oneof![1 => Just(1), 4 => 1..50_u64, 2 => 1..=MAX_BURST];
-    (rate, burst).prop_map(|(rate, burst)| Quota::new(rate, burst).expect("in range"))
+    (rate, burst, any::<bool>()).prop_map(|(rate, burst, forgiving)| {
+        let quota = Quota::new(rate, burst).expect("in range");
+        if forgiving { quota.forgiving() } else { quota }
+    })
 }
 
 struct Grant {
@@ -83,6 +91,7 @@ impl Run {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Take(ahead, part) => self.take(*ahead, *part),
+            Step::TakeDue(ahead, part) => self.take_due(*ahead, *part),
             Step::GiveBack(index) if !self.grants.is_empty() => {
                 let grant = self.grants.remove(index.index(self.grants.len()));
                 self.bucket.hold();
@@ -94,6 +103,32 @@ impl Run {
     }
 
     fn take(&mut self, ahead: f64, part: f64) {
+        let tokens = self.ask(ahead, part);
+        if self.bucket.try_take(tokens, self.now).is_ok() {
+            let at = self.now;
+            self.grants.push(Grant { at, tokens });
+        }
+    }
+
+    fn take_due(&mut self, ahead: f64, part: f64) {
+        let tokens = self.ask(ahead, part);
+        self.bucket.hold();
+        let at = self.bucket.take_due(tokens, self.now);
+        self.bucket.release();
+        let Some(at) = at else {
+            // Who is due by an earlier reading is due by this one.
+            assert!(self.bucket.try_take(tokens, self.now).is_err());
+            return;
+        };
+        assert!(at <= self.now);
+        let quota = self.bucket.quota();
+        assert!(self.now - at <= quota.forgiven_ns && quota.forgiven_ns <= 1_000_000);
+        assert!(quota.forgiven_ns as f64 * quota.rate <= 0.5e9);
+        self.grants.push(Grant { at, tokens });
+    }
+
+    /// Move on as `Step` says. The tokens to ask.
+    fn ask(&mut self, ahead: f64, part: f64) -> u64 {
         let token_ns = 1e9 / self.bucket.quota().rate();
         let moved = (ahead * token_ns).round();
         self.now = if moved < 0.0 {
@@ -103,11 +138,7 @@ impl Run {
         };
         self.latest = self.latest.max(self.now);
         let burst = self.bucket.quota().burst();
-        let tokens = ((burst as f64).powf(part) as u64).clamp(1, burst);
-        if self.bucket.try_take(tokens, self.now).is_ok() {
-            let at = self.now;
-            self.grants.push(Grant { at, tokens });
-        }
+        ((burst as f64).powf(part) as u64).clamp(1, burst)
     }
 
     /// `burst + rate * T` in every window, in exact integers.

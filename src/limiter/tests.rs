@@ -1,4 +1,4 @@
-//! When the processor is waited on, and for how long at most.
+//! What lateness costs, and what those leave behind who go.
 
 use super::*;
 
@@ -14,34 +14,59 @@ fn waiting(rate: f64, burst: u64) -> Limiter {
 }
 
 #[test]
-fn a_spin_ends_with_the_wait_and_is_short() {
-    for rate in [30.0, 500.0, 3_000.0, 20_000.0, 1e6] {
-        let limiter = waiting(rate, 1);
-        let interval = SECOND as f64 / rate;
-        let most = MOST_SPIN_NS.min((interval / 2.0) as u64);
-
-        for step in 0..=100 {
-            let now = (interval / 100.0 * f64::from(step)) as u64;
-            let wait = limiter.due_ns(1, now).expect("one waits");
-            let spin = limiter.spin_ns(now);
-
-            assert_eq!(spin, (wait <= most).then_some(wait), "{rate}/s at {now}");
+fn a_late_grant_delays_nobody_behind_it() {
+    const MS: u64 = 1_000_000;
+    for (late, forgiven) in [(0, 0), (MS / 3, MS / 3), (MS, MS), (MS * 7 / 4, MS)] {
+        let quota = Quota::new(500.0, 1).expect("in range").forgiving();
+        let limiter = Limiter::new(quota, 0);
+        limiter.try_take(1, 0).expect("full");
+        for _ in 0..2 {
+            assert!(matches!(limiter.join(1, 1, 0, None), Joined::Waiting(_)));
         }
+
+        let due = limiter.due_ns(1, 0).expect("two wait");
+        limiter.serve(due + late);
+
+        let next = limiter.due_ns(1, due + late).expect("one waits");
+        assert!(
+            next.abs_diff(2 * MS - forgiven) < 2_000,
+            "{next} after {late}"
+        );
+        let grants = limiter.collect(1);
+        assert_eq!(grants.len(), 1);
+        assert_eq!(grants[0].taken_ns, due + late - forgiven);
     }
 }
 
 #[test]
-fn nobody_spins_where_a_late_grant_costs_little() {
-    let seldom = waiting(10.0, 1);
-    let roomy = waiting(500.0, 10);
-    let idle = Limiter::new(Quota::new(500.0, 1).expect("in range"), 0);
+fn lateness_is_not_forgiven_unless_asked_nor_for_who_did_not_wait() {
+    let strict = waiting(500.0, 1);
+    let due = strict.due_ns(1, 0).expect("one waits");
+    strict.serve(due + 500_000);
+    assert!(strict.wait_ns(1, due + 500_000) >= 2_000_000);
 
-    for limiter in [&seldom, &roomy] {
-        let due = limiter.due_ns(1, 0).expect("one waits");
-        assert_eq!(limiter.spin_ns(due - 1), None);
-        assert!(!limiter.is_tight());
-    }
-    assert_eq!(idle.spin_ns(0), None);
+    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
+    let limiter = Limiter::new(quota, 0);
+    assert_eq!(limiter.join(1, 1, 500_000, None), Joined::Granted);
+    assert!(limiter.wait_ns(1, 500_000) >= 2_000_000);
+}
+
+#[test]
+fn a_late_grant_that_is_given_back_leaves_the_bucket_full() {
+    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
+    let limiter = Limiter::new(quota, 0);
+    limiter.try_take(1, 0).expect("full");
+    let Joined::Waiting(ticket) = limiter.join(1, 1, 0, None) else {
+        panic!("the bucket is empty");
+    };
+    let late = limiter.due_ns(1, 0).expect("one waits") + 800_000;
+
+    limiter.serve(late);
+    limiter.leave(ticket, late, || late);
+
+    assert_eq!(limiter.wait_ns(1, late), 0);
+    assert_eq!(limiter.try_take(1, late), Ok(()));
+    assert!(limiter.wait_ns(1, late) >= 2_000_000);
 }
 
 #[test]

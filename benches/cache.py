@@ -21,7 +21,7 @@ from datetime import timedelta
 
 import previous
 import traces
-from measure import per_call, rows
+from measure import per_call, repeated, rows
 from mtaio.cache import EvictionPolicy, TTLCache
 from tinylfu import WTinyLfu
 
@@ -122,51 +122,80 @@ def subjects(names: Iterable[str] = ALL) -> list[Subject]:
     return found
 
 
-def _reader(get: Callable, keys: list) -> Callable[[int], None]:
-    def run(_: int) -> None:
-        for key in keys:
-            get(key)
+# How a write is written by who uses the cache, without a function of ours around it;
+# by default as to a dict. `put` is a bound method.
+PUTS = {
+    "mtaio": "put(key, 1)",
+    "cachebox VTTL": "put(key, 1, 300.0)",
+    "cachebox TTL": "put(key, 1)",
+    "theine": "put(key, 1, ttl)",
+    "moka": "put(key, 1)",
+}
+METHODS = {
+    "mtaio": ("get_nowait", "set_nowait"),
+    "cachebox VTTL": ("get", "insert"),
+    "cachebox TTL": ("get", "insert"),
+    "theine": ("get", "set"),
+    "moka": ("get", "set"),
+}
 
-    return run
+
+def call_costs(names: Iterable[str], size: int) -> dict[str, dict[str, float]]:
+    """Seconds a call, by what is called and by cache.
+
+    Reads are of caches with `size` entries and room for twice as many. Writes come to
+    full ones, with room for `size`, and are of twice as many keys in turn: each
+    evicts. The `dict` has them all from the start, so it neither grows nor evicts.
+    """
+    rng = random.Random(7)
+    keys = [f"user:{n}" for n in range(size)]
+    absent = [f"none:{n}" for n in range(size)]
+    for strings in (keys, absent):
+        rng.shuffle(strings)
+        # Strings keep their hash: nobody has to pay for the others.
+        _ = [hash(key) for key in strings]
+    kinds = subjects(names)
+    read = {each.name: _filled(each, 2 * size, keys) for each in kinds}
+    full = {each.name: _filled(each, size, keys + absent) for each in kinds}
+
+    def cost(statements: dict[str, str], caches: dict, keys: list) -> dict:
+        runs = {}
+        for name, cache in caches.items():
+            get, put = METHODS.get(name, ("get", "__setitem__"))
+            # The loop has them in locals.
+            places = {"get": getattr(cache, get), "put": getattr(cache, put)}
+            ttl = timedelta(seconds=TTL)
+            runs[name] = repeated(
+                statements[name], table=cache, ttl=ttl, keys=keys, **places
+            )
+        return per_call(runs)
+
+    gets = dict.fromkeys(read, "get(key)")
+    puts = {name: PUTS.get(name, "table[key] = 1") for name in read}
+    return {
+        "get, a hit": cost(gets, read, keys),
+        "get, a miss": cost(gets, read, absent),
+        "get, 100 hot keys": cost(gets, read, keys[:100]),
+        "set, with eviction": cost(puts, full, keys + absent),
+    }
 
 
-def _writer(subject: Subject, size: int, keys: list) -> Callable[[int], None]:
-    def run(_: int) -> None:
-        _cache, _get, put = subject.make(size)
-        for key in keys:
-            put(key, 1)
-
-    return run
+def _filled(subject: Subject, size: int, keys: list) -> object:
+    cache, _get, put = subject.make(size)
+    for key in keys:
+        put(key, 1)
+    return cache
 
 
 def calls(size: int) -> None:
     """Get hit, get miss, set with eviction: time against a dict's."""
-    rng = random.Random(1)
-    keys = [f"key:{n}" for n in range(size)]
-    absent = [f"absent:{n}" for n in range(size)]
-    extra = [f"extra:{n}" for n in range(3 * size)]
-    for strings in (keys, absent, extra):
-        _ = [hash(key) for key in strings]
-    shuffled = rng.sample(keys, size)
-    caches = {}
-    for subject in subjects():
-        cache, get, put = subject.make(2 * size)
-        for key in keys:
-            put(key, 1)
-        caches[subject.name] = (cache, get)
-    lines = {name: [name] for name in caches}
-    for asked in (shuffled, rng.sample(absent, size), shuffled[:100] * (size // 100)):
-        runs = {name: _reader(get, asked) for name, (_, get) in caches.items()}
-        _column(lines, per_call(runs, calls=size, rounds=5))
-    runs = {s.name: _writer(s, size, extra) for s in subjects(lines)}
-    _column(lines, per_call(runs, calls=len(extra), rounds=3))
-    header = ("time / dict's", "hit", "miss", "hit of 100 hot", "set, evicting")
-    rows(f"calls at {size:,} entries", header, list(lines.values()))
-
-
-def _column(lines: dict[str, list], seconds: dict[str, float]) -> None:
-    for name, cost in seconds.items():
-        lines[name].append(f"{cost / seconds['dict']:.2f}")
+    took = call_costs(ALL, size)
+    names = next(iter(took.values()))
+    lines = [
+        (name, *(f"{cost[name] / cost['dict']:.2f}" for cost in took.values()))
+        for name in names
+    ]
+    rows(f"calls at {size:,} entries", ("time / dict's", *took), lines)
 
 
 def _serve(subject: Subject, size: int, trace: list) -> tuple[float, float]:
@@ -345,20 +374,58 @@ def flight(_size: int) -> None:
 
 
 def growth(size: int) -> None:
-    """The longest single set on the way from 1,000 entries to ten times `size`."""
+    """The longest single call while a cache grows to ten times `size` and shrinks.
+
+    The shortest of three such longest calls: another process can only add to it.
+    """
+    count = 10 * size
+    made = {
+        name: subject.make
+        for name in ("dict", "mtaio", "cachebox VTTL")
+        for subject in subjects([name])
+    }
+    made["mtaio, by weight"] = _weighed
     lines = []
-    for name in ("dict", "mtaio", "cachebox VTTL"):
-        for subject in subjects([name]):
-            _cache, _get, put = subject.make(10 * size)
-            gc.disable()
-            worst = 0.0
-            for n in range(10 * size):
-                start = time.thread_time()
-                put(n, n)
-                worst = max(worst, time.thread_time() - start)
-            gc.enable()
-            lines.append((name, f"{1e3 * worst:.2f} ms"))
-    rows(f"growth to {10 * size:,}", ("cache", "longest set"), lines)
+    for name, make in made.items():
+        figures = [_longest(make, count) for _ in range(3)]
+        best = [min(column) for column in zip(*figures, strict=True)]
+        lines.append((name, *(f"{1e3 * seconds:.2f} ms" for seconds in best)))
+    header = ("cache", "longest set", "longest delete", "clear of 1,000 left")
+    rows(f"from 1,000 entries to {count:,} and back", header, lines)
+
+
+def _weighed(size: int) -> tuple[object, Callable, Callable]:
+    cache: TTLCache[int] = TTLCache(
+        default_ttl=TTL, weigher=lambda _key, _value: 1, max_weight=size
+    )
+    return cache, cache.get_nowait, cache.set_nowait
+
+
+def _longest(make: Callable, count: int) -> tuple[float, float, float]:
+    """Seconds of the longest `set`, the longest `delete`, and of `clear`."""
+    cache, _get, put = make(count)
+    delete = getattr(cache, "delete_nowait", None) or cache.pop
+    clear = getattr(cache, "clear_nowait", None) or cache.clear
+    keys = list(range(count))
+    for n in keys[:1000]:
+        put(n, n)
+    gc.disable()
+    grown = _worst(lambda n: put(n, n), keys[1000:])
+    shrunk = _worst(delete, keys[1000:])
+    start = time.thread_time()
+    clear()
+    cleared = time.thread_time() - start
+    gc.enable()
+    return grown, shrunk, cleared
+
+
+def _worst(call: Callable[[int], object], keys: list[int]) -> float:
+    worst = 0.0
+    for n in keys:
+        start = time.thread_time()
+        call(n)
+        worst = max(worst, time.thread_time() - start)
+    return worst
 
 
 _OLD = """

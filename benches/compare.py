@@ -9,25 +9,22 @@ figure to reach. `benches/README.md` says how to read it.
 import asyncio
 import logging
 import logging.handlers
-import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import aiolimiter
 import asynciolimiter
-import cachebox
 import psutil
 
 import measure
+from cache import call_costs
 from monitoring import by_psutil
 from mtaio import _rust
-from mtaio.cache import TTLCache
 from mtaio.logging import AsyncFileHandler
 from mtaio.resources import RateLimiter
 
@@ -42,21 +39,6 @@ class Row(NamedTuple):
     peer: str
     speed: float
     target: float
-
-
-def repeated(code: str, /, **names: object) -> Callable[[int], object]:
-    """`run(calls)` for `measure`: a loop of one statement, which may await.
-
-    `names` are its locals. With `keys` among them, a list, each turn has the next
-    `key`; the rounds go on where the one before ended.
-    """
-    turns = repeat(None) if "keys" not in names else cycle(names["keys"])
-    kind = "async def" if "await" in code else "def"
-    given = "".join(f", {name}={name}" for name in names)
-    source = f"{kind} run(n{given}):\n    for key in islice(turns, n):\n        {code}"
-    scope = {"islice": islice, "turns": turns, **names}
-    exec(source, scope)
-    return scope["run"]
 
 
 def limits() -> Iterator[Row]:
@@ -74,10 +56,10 @@ def limits() -> Iterator[Row]:
         leaky = asynciolimiter.LeakyBucketLimiter(1e9, capacity=1_000_000)
         return await measure.per_await(
             {
-                "mtaio": repeated("await acquire()", acquire=limiter.acquire),
-                "aiolimiter": repeated("await acquire()", acquire=aio.acquire),
-                "asynciolimiter": repeated("await wait()", wait=leaky.wait),
-                "empty": repeated("await nothing()", nothing=nothing),
+                "mtaio": measure.repeated("await acquire()", acquire=limiter.acquire),
+                "aiolimiter": measure.repeated("await acquire()", acquire=aio.acquire),
+                "asynciolimiter": measure.repeated("await wait()", wait=leaky.wait),
+                "empty": measure.repeated("await nothing()", nothing=nothing),
             }
         )
 
@@ -88,8 +70,8 @@ def limits() -> Iterator[Row]:
     yield Row(what, "an empty `async def`", took["empty"] / took["mtaio"], 1.0)
     took = measure.per_call(
         {
-            "mtaio": repeated("take()", take=limiter.try_acquire),
-            "dict": repeated("get('key')", get=table.get),
+            "mtaio": measure.repeated("take()", take=limiter.try_acquire),
+            "dict": measure.repeated("get('key')", get=table.get),
         }
     )
     speed = took["dict"] / took["mtaio"]
@@ -98,46 +80,17 @@ def limits() -> Iterator[Row]:
 
 def cache() -> Iterator[Row]:
     """Reads and writes among 100,000 entries with a time to live each."""
-    numbers = random.Random(7)
-    present = [f"user:{n}" for n in range(ENTRIES)]
-    absent = [f"none:{n}" for n in range(ENTRIES)]
-    for keys in (present, absent):
-        numbers.shuffle(keys)
-    plain = dict.fromkeys(present, "v")
-    # With room to spare, so that no shard lacks some of them.
-    ours = TTLCache[str](default_ttl=300.0, max_size=2 * ENTRIES)
-    peer: cachebox.VTTLCache[str, str] = cachebox.VTTLCache(2 * ENTRIES)
-    for key in present:
-        ours.set_nowait(key, "v")
-        peer.insert(key, "v", 300.0)
-    for what, keys, target in (
-        ("get, a hit", present, 1 / 1.05),
-        ("get, a miss", absent, 1 / 0.6),
+    took = call_costs(("mtaio", "cachebox VTTL", "dict"), ENTRIES)
+    for what, dict_target, peer_target in (
+        ("get, a hit", 1.05, 1.0),
+        ("get, a miss", 0.6, 1.0),
+        ("set, with eviction", 4, 4 / 5.7),
     ):
-        took = measure.per_call(
-            {
-                "mtaio": repeated("get(key)", get=ours.get_nowait, keys=keys),
-                "cachebox": repeated("get(key)", get=peer.get, keys=keys),
-                "dict": repeated("get(key)", get=plain.get, keys=keys),
-            }
-        )
-        yield Row(f"cache {what}", "dict", took["dict"] / took["mtaio"], target)
-        speed = took["cachebox"] / took["mtaio"]
-        yield Row(f"cache {what}", "cachebox", speed, 1.0)
-    # Twice as many keys as there is room, so that nearly every one evicts.
-    ours = TTLCache[str](default_ttl=300.0, max_size=ENTRIES)
-    peer = cachebox.VTTLCache(ENTRIES)
-    keys = present + absent
-    took = measure.per_call(
-        {
-            "mtaio": repeated("put(key, 'v')", put=ours.set_nowait, keys=keys),
-            "cachebox": repeated("put(key, 'v', 300.0)", put=peer.insert, keys=keys),
-            "dict": repeated("table[key] = 'v'", table=plain, keys=keys),
-        }
-    )
-    what = "cache set, with eviction"
-    yield Row(what, "dict, without", took["dict"] / took["mtaio"], 1 / 4)
-    yield Row(what, "cachebox", took["cachebox"] / took["mtaio"], 5.7 / 4)
+        costs = took[what]
+        speed = costs["dict"] / costs["mtaio"]
+        yield Row(f"cache {what}", "dict", speed, 1 / dict_target)
+        speed = costs["cachebox VTTL"] / costs["mtaio"]
+        yield Row(f"cache {what}", "cachebox", speed, 1 / peer_target)
 
 
 def log() -> Iterator[Row]:
@@ -198,8 +151,8 @@ def metrics() -> Iterator[Row]:
     sampler = _rust.Sampler(1.0, 60)
     took = measure.per_call(
         {
-            "mtaio": repeated("sample()", sample=sampler.fresh),
-            "psutil": repeated("sample()", sample=by_psutil),
+            "mtaio": measure.repeated("sample()", sample=sampler.fresh),
+            "psutil": measure.repeated("sample()", sample=by_psutil),
         },
         calls=20,
     )

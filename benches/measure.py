@@ -9,6 +9,22 @@ import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import cycle, islice, repeat
+
+
+def repeated(code: str, /, **names: object) -> Callable[[int], object]:
+    """`run(calls)` for `per_call`: a loop of one statement, which may await.
+
+    `names` are its locals. With `keys` among them, a list, each turn has the next
+    `key`; the rounds go on where the one before ended.
+    """
+    turns = repeat(None) if "keys" not in names else cycle(names["keys"])
+    kind = "async def" if "await" in code else "def"
+    given = "".join(f", {name}={name}" for name in names)
+    source = f"{kind} run(n{given}):\n    for key in islice(turns, n):\n        {code}"
+    scope = {"islice": islice, "turns": turns, **names}
+    exec(source, scope)
+    return scope["run"]
 
 
 def per_call(

@@ -14,12 +14,14 @@
 //! thread to invalidate it, and each round settles one more key.
 
 mod ghost;
+mod index;
 mod leaving;
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests;
 mod policy;
 mod probe;
 mod queue;
+mod rows;
 mod s3fifo;
 mod shard;
 mod slab;
@@ -37,12 +39,10 @@ use policy::Order;
 use probe::Lookup;
 use shard::Shard;
 
-/// Entries of a full shard: just under 0.8 of a table of 2^16 places, so that it
-/// has room for the marks of many removals. One shard up to here keeps bound and
-/// policy exact; its table doubles in under a millisecond.
-const LARGEST_SHARD: usize = 52_000;
-/// Shards of a cache without a bound: ten million entries still make tables
-/// that double in milliseconds.
+/// Entries of a full shard: as many as one table of the index holds. One shard up
+/// to here keeps bound and policy exact.
+const LARGEST_SHARD: usize = index::FULL;
+/// Shards of a cache without a bound: enough that threads rarely meet in one.
 const UNBOUNDED_SHARDS: usize = 64;
 /// More shards than this only cost memory: an empty one takes about 300 bytes.
 pub const MOST_SHARDS: usize = 4096;
@@ -61,8 +61,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// A weight bound is not divided among shards, since one entry may need
-    /// most of it; nor are there more shards than entries.
+    /// A weight bound is not divided among shards, since one entry may need most
+    /// of it: that one shard grows and shrinks in small steps, however large it
+    /// is. Nor are there more shards than entries.
     fn shard_count(&self) -> usize {
         let chosen = match (self.max_weight, self.max_size) {
             (Some(_), _) => return 1,

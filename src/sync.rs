@@ -1,4 +1,4 @@
-//! The one place that chooses between std's atomics and mutex, and loom's.
+//! The one place that chooses between std's atomics and locks, and loom's.
 //!
 //! Concurrent modules import from here, so that the very code that ships is the
 //! code the model checker explores (`--features loom`).
@@ -18,6 +18,7 @@ use loom::sync as of;
 use std::sync as of;
 
 use std::sync::{PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 pub(crate) use of::MutexGuard;
 
@@ -42,5 +43,48 @@ impl<T> Mutex<T> {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+}
+
+/// Where threads wait for what a `Mutex` guards to change.
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(of::Condvar);
+
+impl Condvar {
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Wait for as long as it is `blocked`.
+    pub(crate) fn wait_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut blocked: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        while blocked(&mut guard) {
+            guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        guard
+    }
+
+    /// The same, but for `longest` at most.
+    pub(crate) fn wait_timeout_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        longest: Duration,
+        mut blocked: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        let start = Instant::now();
+        while blocked(&mut guard)
+            && let Some(left) = longest.checked_sub(start.elapsed())
+        {
+            let waited = self.0.wait_timeout(guard, left);
+            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        guard
     }
 }

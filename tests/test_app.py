@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from mtaio.app import Application, ErrorHandler, ExitCode, Phase
 from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
 from mtaio.health import HealthMonitor
 from mtaio.monitoring import ProbeServer
-from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 
 class Part:
@@ -222,6 +223,24 @@ def test_a_chain_that_ignores_cancellation_hardly_goes_beyond_the_grace_period()
         return elapsed
 
     assert virtual_time.run(main()) <= 11
+
+
+def test_a_timeout_of_its_own_goes_before_the_default_at_the_limiter_too():
+    async def main():
+        limiter = RateLimiter(rate=1, burst=1)
+        app = Application(
+            rate_limiter=limiter, timeout_manager=TimeoutManager(default_timeout=0.1)
+        )
+        async with app:
+            await limiter.acquire()
+            with pytest.raises(RateLimitError):
+                await app.handle(answer)
+            return await app.handle(answer, timeout=30)
+
+    async def answer():
+        return 42
+
+    assert asyncio.run(main()) == 42
 
 
 def test_the_grace_period_counts_from_the_ask_though_a_blocked_loop_hears_it_late(
@@ -435,6 +454,22 @@ def test_an_ask_after_the_loop_has_closed_is_for_nobody(monkeypatch, seems_open)
 
     app.request_stop()
     app.request_reload()
+
+
+def test_in_another_thread_it_runs_without_signals_until_it_is_asked_to_stop():
+    app, codes = Application(), []
+    started = threading.Event()
+    app.add("part", start=started.set)
+    thread = threading.Thread(target=lambda: codes.append(asyncio.run(app.run())))
+    before = signal.getsignal(signal.SIGTERM)
+    thread.start()
+
+    assert started.wait(30)
+    assert signal.getsignal(signal.SIGTERM) is before
+    app.request_stop()
+    thread.join(30)
+
+    assert codes == [ExitCode.CLEAN]
 
 
 def test_a_handler_that_python_did_not_install_gives_way_to_the_default(monkeypatch):

@@ -1,14 +1,17 @@
 """Background tasks that an application owns; reload; systemd's notifications."""
 
 import asyncio
+import itertools
 import logging
 import math
+import os
 import socket
 import sys
 
 import pytest
 
 import virtual_time
+from mtaio._notify import Notifier
 from mtaio.app import Application, ExitCode
 from mtaio.exceptions import ApplicationError
 from mtaio.health import HealthMonitor
@@ -282,6 +285,32 @@ def test_a_task_may_have_the_name_of_one_of_the_applications_own():
         return app.exit_code
 
     assert virtual_time.run(main()) is ExitCode.CLEAN
+
+
+@unix
+def test_a_watchdog_that_is_for_another_process_is_not_fed():
+    told = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "2000000"}
+
+    assert Notifier(told | {"WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 2
+    assert Notifier(told | {"WATCHDOG_PID": "1"}).watchdog_seconds is None
+
+
+def test_a_task_that_ran_well_begins_its_back_off_anew():
+    begun = []
+
+    async def work():
+        begun.append(now())
+        await asyncio.sleep(10 if len(begun) == 4 else 0)
+        raise OSError
+
+    async def main():
+        app = Application()
+        app.spawn("work", work, restart=True, backoff=1, max_backoff=8)
+        async with app:
+            await asyncio.sleep(19)
+        return [after - before for before, after in itertools.pairwise(begun)]
+
+    assert virtual_time.run(main()) == [1, 2, 4, 11]
 
 
 @unix

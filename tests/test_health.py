@@ -372,6 +372,18 @@ def test_a_result_is_given_again_while_it_is_fresh():
     assert virtual_time.run(main()) == 2
 
 
+def test_nothing_is_given_again_without_a_cache():
+    async def main():
+        async with service() as health:
+            check = Answers(True)
+            health.check("db", interval=None, cache=0)(check)
+            for _ in range(3):  # at one time of the clock
+                await health.run_check("db")
+            return check.runs
+
+    assert virtual_time.run(main()) == 3
+
+
 def test_callers_at_the_same_time_share_one_run():
     async def main():
         async with service() as health:
@@ -633,6 +645,22 @@ def test_a_root_cause_that_is_looked_at_rarely_is_found_before_the_alarm():
             return [alert["metric"] for alert in alerts]
 
     assert virtual_time.run(main()) == ["db"]
+
+
+def test_a_failure_seen_again_while_its_cause_is_looked_for_is_told_once():
+    async def main():
+        async with service() as health:
+            alerts = heard(health, "health_alert")
+            health.check("db", interval=None)(lambda_sleep(4))
+            on_demand = {"interval": None, "failures": 1, "cache": 0}
+            health.check("user", depends_on=["db"], **on_demand)(Answers(False))
+            for _ in range(3):
+                await health.run_check("user")
+                await asyncio.sleep(1)
+            await asyncio.sleep(60)
+            return [alert["metric"] for alert in alerts]
+
+    assert virtual_time.run(main()) == ["user"]
 
 
 def test_a_failure_of_its_own_is_told_once_the_root_cause_is_gone():

@@ -98,7 +98,7 @@ class ProcessEnd:
 
     def _wait(self) -> None:
         left = self._due.get() + _SPARE_SECONDS - time.monotonic()
-        time.sleep(max(left, 0.0))
+        time.sleep(min(max(left, 0.0), threading.TIMEOUT_MAX))
         # Told by another thread: a log or a pipe may be what is stuck.
         self._telling.set()
         self._told.wait(_TELL_SECONDS)
@@ -113,7 +113,7 @@ class ProcessEnd:
             print(f"mtaio: {text}", file=sys.stderr, flush=True)  # noqa: T201
             if _log.hasHandlers():  # else logging itself would say it again there
                 _log.critical("the process is %s", text)
-            sys.stdout.flush()
+            print(end="", flush=True)  # noqa: T201 - what standard output holds back
             logging.shutdown()
         finally:
             self._told.set()

@@ -69,11 +69,12 @@ class TTLCache(_rust.Cache[T]):
             goes to `sys.unraisablehook`. Not a coroutine function.
         weigher: `weigher(key, value)` is an entry's weight, an int of 0 or more,
             asked once when it is set. Needs `max_weight`.
-        max_weight: Most weight, 1 or more. What is heavier by itself isn't kept.
+        max_weight: Most weight, 1 or more. What is heavier by itself isn't kept;
+            what needs the room of many entries evicts them all in its own call.
         shards: Parts with a lock and a share of `max_size` each, 1 to 4096; by
             default one per 52,000 entries of the bound, so that small caches are
-            exact. With `max_weight` always one: there the call that grows it, or
-            gives memory back, takes time in proportion to the entries held.
+            exact. With `max_weight` always one, which grows and shrinks in steps
+            of bounded length as well.
         clock: Seconds, monotonic; for tests.
 
     Raises:
@@ -170,7 +171,10 @@ class TTLCache(_rust.Cache[T]):
         return self.delete_many_nowait(keys)
 
     async def clear(self) -> None:
-        """Take everything out at once; what was counted stays counted."""
+        """Take everything out at once; what was counted stays counted.
+
+        To drop what was held takes this call time in proportion to it.
+        """
         self.clear_nowait()
 
     async def items(self) -> list[tuple[Any, T]]:

@@ -75,6 +75,22 @@ pub(crate) unsafe extern "C" fn enter<S: Shortcut>(
     {
         return answer;
     }
+    // SAFETY: the caller's promises are the same.
+    unsafe { forward::<S>(slf, arguments, count, names) }
+}
+
+/// The method of `PyO3`. Apart, so that the usual case saves no registers for it.
+///
+/// # Safety
+///
+/// As `enter`.
+#[cold]
+unsafe fn forward<S: Shortcut>(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     let made = S::made().get().expect("kept by `install`");
     // SAFETY: the arguments are those given to us, for this very method.
     unsafe { made(slf, arguments, count, names) }

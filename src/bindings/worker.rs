@@ -10,8 +10,8 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,12 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic::{self, ContextExt, JoinError, Runtime};
 
+use crate::sync::{Condvar, Mutex};
+
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Set at interpreter exit: from then on no thread may ask for the GIL.
 static STOPPED: AtomicBool = AtomicBool::new(false);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The queue of one process, and whose it is.
 struct Pool {
@@ -56,7 +54,7 @@ impl Pool {
             let made = Box::into_raw(Box::new(Self {
                 process,
                 queue: Mutex::default(),
-                ready: Condvar::new(),
+                ready: Condvar::default(),
                 busy: AtomicBool::new(false),
                 returning: AtomicUsize::new(0),
             }));
@@ -85,20 +83,10 @@ impl Pool {
 
     fn run(&self) {
         loop {
-            let task = {
-                let mut queue = lock(&self.queue);
-                loop {
-                    match queue.pop_front() {
-                        Some(task) => break task,
-                        None => {
-                            queue = self
-                                .ready
-                                .wait(queue)
-                                .unwrap_or_else(PoisonError::into_inner);
-                        }
-                    }
-                }
-            };
+            let queue = self
+                .ready
+                .wait_while(self.queue.lock(), |queue| queue.is_empty());
+            let task = { queue }.pop_front().expect("not empty, as waited for");
             self.busy.store(true, Ordering::SeqCst);
             if !STOPPED.load(Ordering::SeqCst) {
                 task.poll();
@@ -108,7 +96,7 @@ impl Pool {
     }
 
     fn push(&self, task: Arc<Task>) {
-        lock(&self.queue).push_back(task);
+        self.queue.lock().push_back(task);
         self.ready.notify_one();
     }
 }
@@ -123,7 +111,7 @@ impl Task {
         let waker = Waker::from(Arc::clone(&self));
         // Out of its slot while it runs: no lock is held over Python. Only the
         // worker polls, so nobody misses it meanwhile.
-        let Some(mut work) = lock(&self.work).take() else {
+        let Some(mut work) = self.work.lock().take() else {
             return;
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
@@ -131,7 +119,7 @@ impl Task {
         }));
         let result = match polled {
             Ok(Poll::Pending) => {
-                *lock(&self.work) = Some(work);
+                *self.work.lock() = Some(work);
                 return;
             }
             Ok(Poll::Ready(())) => Ok(()),
@@ -164,7 +152,7 @@ struct Ending {
 impl Done {
     fn finish(&self, result: Result<(), Panicked>) {
         let waker = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.result = Some(result);
             state.waker.take()
         };
@@ -181,7 +169,7 @@ impl Future for Handle {
     type Output = Result<(), Panicked>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.state.lock();
         if let Some(result) = state.result.take() {
             return Poll::Ready(result);
         }

@@ -3,6 +3,7 @@
 //! A policy knows slots and hashes only, never keys, values or time.
 
 use super::queue::{Links, Queue};
+use super::rows::Rows;
 use super::s3fifo::S3Fifo;
 use super::tally::Tally;
 
@@ -15,7 +16,7 @@ pub(crate) trait Policy {
     /// The entry in `slot` left on its own: deleted or expired.
     fn forget(&mut self, slot: u32);
     /// Takes out the next to leave; `hashes` gives the hash of each slot.
-    fn evict(&mut self, hashes: &[u32]) -> Option<u32>;
+    fn evict(&mut self, hashes: &Rows<u32>) -> Option<u32>;
     /// The entry in slot `from` is now in `to`, which this policy does not hold.
     fn relocate(&mut self, from: u32, to: u32);
     /// No slot of `len` or above is held any more: give its memory back.
@@ -53,7 +54,7 @@ impl Policy for Fifo {
         self.queue.unlink(&mut self.links, slot);
     }
 
-    fn evict(&mut self, _hashes: &[u32]) -> Option<u32> {
+    fn evict(&mut self, _hashes: &Rows<u32>) -> Option<u32> {
         let oldest = self.queue.back()?;
         self.queue.unlink(&mut self.links, oldest);
         Some(oldest)
@@ -85,7 +86,7 @@ impl Policy for Lru {
         self.0.forget(slot);
     }
 
-    fn evict(&mut self, hashes: &[u32]) -> Option<u32> {
+    fn evict(&mut self, hashes: &Rows<u32>) -> Option<u32> {
         self.0.evict(hashes)
     }
 
@@ -153,7 +154,7 @@ impl Policy for Order {
         }
     }
 
-    fn evict(&mut self, hashes: &[u32]) -> Option<u32> {
+    fn evict(&mut self, hashes: &Rows<u32>) -> Option<u32> {
         match self {
             Self::Unbounded => None,
             Self::S3Fifo(policy) => policy.evict(hashes),

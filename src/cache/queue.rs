@@ -3,6 +3,8 @@
 //! The links live in one array indexed by slot (8 bytes an entry), so a slot is
 //! in at most one queue, and moving it between queues allocates nothing.
 
+use super::rows::Rows;
+
 /// No slot: the end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -19,21 +21,10 @@ const LOOSE: Link = Link {
     older: NONE,
 };
 
-/// Makes `at` a place of `all`. Grows by an eighth, not by doubling: these arrays
-/// are most of what a policy costs per entry.
-pub(crate) fn cover<T: Copy>(all: &mut Vec<T>, at: usize, empty: T) {
-    if at >= all.capacity() {
-        all.reserve_exact((at + 1).max(at + at / 8) - all.len());
-    }
-    if at >= all.len() {
-        all.resize(at + 1, empty);
-    }
-}
-
 /// The links of every slot, shared by all queues of one policy.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    of: Vec<Link>,
+    of: Rows<Link>,
 }
 
 /// One list: newest at the front, next to leave at the back.
@@ -66,7 +57,7 @@ impl Queue {
 
     pub(crate) fn push_front(&mut self, links: &mut Links, slot: u32) {
         let at = slot as usize;
-        cover(&mut links.of, at, LOOSE);
+        links.of.cover(at, LOOSE);
         links.of[at] = Link {
             newer: NONE,
             older: self.front,
@@ -119,13 +110,12 @@ impl Links {
     /// Bytes allocated.
     #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
-        self.of.capacity() * size_of::<Link>()
+        self.of.bytes()
     }
 
     /// Gives back the memory of the slots from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.of.truncate(len);
-        self.of.shrink_to_fit();
     }
 }
 

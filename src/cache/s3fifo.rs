@@ -11,7 +11,8 @@
 
 use super::ghost::Ghost;
 use super::policy::Policy;
-use super::queue::{Links, Queue, cover};
+use super::queue::{Links, Queue};
+use super::rows::Rows;
 
 /// Bit that says which queue a slot is in; the bits below count its reads.
 const IN_MAIN: u8 = 0x80;
@@ -33,7 +34,7 @@ pub(crate) struct S3Fifo {
     main: Queue,
     ghost: Ghost,
     /// Queue and reads of each slot.
-    marks: Vec<u8>,
+    marks: Rows<u8>,
 }
 
 impl S3Fifo {
@@ -54,7 +55,7 @@ impl S3Fifo {
     /// Bytes allocated.
     #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
-        self.links.bytes() + self.marks.capacity() + self.ghost.capacity() * size_of::<u16>()
+        self.links.bytes() + self.marks.bytes() + self.ghost.capacity() * size_of::<u16>()
     }
 
     /// The queue that holds `slot`, and the links of all.
@@ -73,7 +74,7 @@ impl S3Fifo {
     }
 
     /// The end of the small queue moves on to the main one, or leaves.
-    fn evict_small(&mut self, hashes: &[u32], forced: bool) -> Option<u32> {
+    fn evict_small(&mut self, hashes: &Rows<u32>, forced: bool) -> Option<u32> {
         let last = self.small.back()?;
         self.small.unlink(&mut self.links, last);
         if self.marks[last as usize] & READS > 0 && !forced {
@@ -99,7 +100,7 @@ impl S3Fifo {
 
 impl Policy for S3Fifo {
     fn admit(&mut self, slot: u32, hash: u32) {
-        cover(&mut self.marks, slot as usize, 0);
+        self.marks.cover(slot as usize, 0);
         if self.ghost.take(hash) {
             self.enter_main(slot, 0);
         } else {
@@ -121,7 +122,7 @@ impl Policy for S3Fifo {
         queue.unlink(links, slot);
     }
 
-    fn evict(&mut self, hashes: &[u32]) -> Option<u32> {
+    fn evict(&mut self, hashes: &Rows<u32>) -> Option<u32> {
         for chance in 0..=MOST_CHANCES {
             let forced = chance == MOST_CHANCES;
             let small = self.small.len() * SMALL_PART >= self.len();
@@ -146,6 +147,27 @@ impl Policy for S3Fifo {
     fn truncate(&mut self, len: usize) {
         self.links.truncate(len);
         self.marks.truncate(len);
-        self.marks.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_new_leaves_first_once_they_are_a_twentieth() {
+        let (mut policy, mut hashes) = (S3Fifo::default(), Rows::default());
+        for slot in 0..20 {
+            hashes.push(slot, 20);
+            policy.admit(slot, slot);
+        }
+        (0..19).for_each(|slot| policy.touch(slot));
+        assert_eq!(policy.evict(&hashes), Some(19), "the one that nobody read");
+
+        hashes[19] = 40;
+        policy.admit(19, 40);
+
+        assert_eq!(policy.evict(&hashes), Some(19), "one of twenty is new");
+        assert_eq!(policy.evict(&hashes), Some(0), "the others in their order");
     }
 }

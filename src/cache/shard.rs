@@ -3,14 +3,22 @@
 use super::leaving::{Cause, Gone, Leaving};
 use super::policy::{Order, Policy};
 use super::probe::{Lookup, Probe};
-use super::queue::cover;
+use super::rows::Rows;
 use super::slab::{Held, Slab};
 
 /// Slots that a call which adds an entry checks for expired ones: eight times
 /// as many as it fills, so what has expired stays below an eighth of what lives.
 const SWEEP_ON_SET: usize = 8;
-/// Fewer slots than this are not worth compacting.
-const SMALLEST_COMPACTED: usize = 64;
+/// Memory of fewer slots than this is not given back.
+const FEWEST_SLOTS: usize = 64;
+/// Slots made for each entry held, at most.
+const MOST_SPARSE: usize = 4;
+/// What an entry that leaves gives back while there are more: enough that there
+/// never are.
+const PER_ENTRY: Budget = Budget {
+    slots: MOST_SPARSE,
+    removals: MOST_SPARSE,
+};
 
 /// What an entry to be set is made of.
 #[derive(Debug)]
@@ -67,7 +75,7 @@ pub enum Read<K, V, R> {
 pub struct Budget {
     /// Slots looked at, at most.
     pub slots: usize,
-    /// Entries removed, at most.
+    /// Entries removed, or moved, at most.
     pub removals: usize,
 }
 
@@ -81,7 +89,7 @@ pub(crate) struct Shard<K, V> {
     max_weight: u64,
     weight: u64,
     /// By slot; empty until an entry has a weight or a grace.
-    extras: Vec<Extra>,
+    extras: Rows<Extra>,
     /// No entry expires before this, so until then nothing is swept.
     earliest: u64,
     /// Where the sweep goes on.
@@ -99,7 +107,7 @@ impl<K, V> Shard<K, V> {
             capacity,
             max_weight,
             weight: 0,
-            extras: Vec::new(),
+            extras: Rows::default(),
             earliest: u64::MAX,
             cursor: 0,
             seen: u64::MAX,
@@ -171,7 +179,7 @@ impl<K, V> Shard<K, V> {
             return Read::Miss;
         }
         let gone = self.take(slot, Cause::Expired);
-        self.compact_if_sparse();
+        self.give_back(PER_ENTRY);
         Read::Expired(gone)
     }
 
@@ -248,20 +256,23 @@ impl<K, V> Shard<K, V> {
         let live = self.slab.get(slot).is_some_and(|h| now < h.deadline());
         let cause = if live { Cause::Deleted } else { Cause::Expired };
         let gone = self.take(slot, cause);
-        self.compact_if_sparse();
+        self.give_back(PER_ENTRY);
         gone
     }
 
-    /// Looks at some slots and takes out what is past all use. `true` when the
-    /// pass is over: nothing expired is left but what expired meanwhile.
+    /// Gives some memory back, then looks at some slots and takes out what is past
+    /// all use. `true` when both are done: nothing expired is left but what expired
+    /// meanwhile.
     pub(crate) fn sweep(&mut self, now: u64, budget: Budget, gone: &mut Leaving<K, V>) -> bool {
+        // Between two passes, since in one it may move what was not looked at.
+        if self.cursor == 0 && !self.give_back(budget) {
+            return false;
+        }
         if now < self.earliest {
             return true;
         }
-        let end = self
-            .slab
-            .slots()
-            .min(self.cursor.saturating_add(budget.slots));
+        let end = self.cursor.saturating_add(budget.slots);
+        let end = end.min(self.slab.slots());
         let mut removals = 0;
         while self.cursor < end && removals < budget.removals {
             let slot = self.cursor as u32;
@@ -278,8 +289,7 @@ impl<K, V> Shard<K, V> {
         }
         self.cursor = 0;
         self.earliest = std::mem::replace(&mut self.seen, u64::MAX);
-        self.compact_if_sparse();
-        true
+        !self.is_sparse()
     }
 
     /// All entries, as if the caller had deleted each.
@@ -341,6 +351,7 @@ impl<K, V> Shard<K, V> {
                 return;
             };
             gone.push(self.release(slot, Cause::Size));
+            self.give_back(PER_ENTRY);
         }
     }
 
@@ -373,6 +384,48 @@ impl<K, V> Shard<K, V> {
         self.gone(held, cause)
     }
 
+    #[inline]
+    fn is_sparse(&self) -> bool {
+        let slots = self.slab.slots();
+        slots >= FEWEST_SLOTS && self.slab.len() * MOST_SPARSE < slots
+    }
+
+    /// Gives back the memory of some slots while most are vacant, so that no call
+    /// waits for it; entries in them move. `true` when most are held.
+    #[inline]
+    fn give_back(&mut self, budget: Budget) -> bool {
+        !self.is_sparse() || self.shorten(budget)
+    }
+
+    #[cold]
+    fn shorten(&mut self, mut budget: Budget) -> bool {
+        while self.is_sparse() {
+            if budget.slots == 0 || budget.removals == 0 {
+                return false;
+            }
+            budget.slots -= 1;
+            if let Some((from, to)) = self.slab.shorten() {
+                budget.removals -= 1;
+                self.follow(from, to);
+            }
+            self.order.truncate(self.slab.slots());
+            self.extras.truncate(self.slab.slots());
+        }
+        true
+    }
+
+    /// An entry has moved.
+    fn follow(&mut self, from: u32, to: u32) {
+        self.order.relocate(from, to);
+        if let Some(&extra) = self.extras.get(from as usize) {
+            self.extras[to as usize] = extra;
+        }
+        // A pass under way may have missed it, so it starts anew: `earliest` still
+        // holds.
+        self.cursor = 0;
+        self.seen = u64::MAX;
+    }
+
     fn gone(&mut self, held: Held<K, V>, cause: Cause) -> Gone<K, V> {
         self.count(cause);
         let Held { key, value, .. } = held;
@@ -399,7 +452,7 @@ impl<K, V> Shard<K, V> {
             return;
         }
         let at = slot as usize;
-        cover(&mut self.extras, at, Extra::default());
+        self.extras.cover(at, Extra::default());
         self.extras[at] = extra;
     }
 
@@ -413,27 +466,5 @@ impl<K, V> Shard<K, V> {
         self.extras
             .get(slot as usize)
             .map_or(0, |extra| extra.grace)
-    }
-
-    /// Gives memory back once three quarters of the slots are vacant; what it
-    /// costs is paid for by the removals that made them so.
-    fn compact_if_sparse(&mut self) {
-        let slots = self.slab.slots();
-        if slots < SMALLEST_COMPACTED || self.slab.len() * 4 > slots {
-            return;
-        }
-        let (order, extras) = (&mut self.order, &mut self.extras);
-        self.slab.compact(|from, to| {
-            order.relocate(from, to);
-            if let Some(&extra) = extras.get(from as usize) {
-                extras[to as usize] = extra;
-            }
-        });
-        self.order.truncate(self.slab.len());
-        self.extras.truncate(self.slab.len());
-        self.extras.shrink_to_fit();
-        // The sweep starts anew over the moved; `earliest` still holds.
-        self.cursor = 0;
-        self.seen = u64::MAX;
     }
 }

@@ -4,10 +4,10 @@
 //! entry 24, hash 4, index 5 to 10; a policy adds 8 for its links, S3-FIFO 1
 //! for the mark and 2 for the ghost.
 
-use hashbrown::HashTable;
-
+use super::index::{Hashes, Index};
 use super::probe::{Lookup, Probe};
 use super::queue::NONE;
+use super::rows::Rows;
 
 /// One entry. The lowest bit of `until` is not time: see `Held::traced`.
 #[derive(Debug)]
@@ -57,35 +57,55 @@ impl<K, V> Held<K, V> {
     }
 }
 
+/// What a slot holds. As large as an entry: a pointer that can't be null leaves
+/// room for the links.
+#[derive(Debug)]
+pub(super) enum Place<K, V> {
+    Held(Held<K, V>),
+    /// One of the list of vacant slots.
+    Vacant {
+        before: u32,
+        after: u32,
+    },
+}
+
+impl<K, V> Place<K, V> {
+    #[inline]
+    fn held(&self) -> Option<&Held<K, V>> {
+        match self {
+            Self::Held(held) => Some(held),
+            Self::Vacant { .. } => None,
+        }
+    }
+
+    fn into_held(self) -> Option<Held<K, V>> {
+        match self {
+            Self::Held(held) => Some(held),
+            Self::Vacant { .. } => None,
+        }
+    }
+}
+
 /// Entries by slot, slots by hash.
 #[derive(Debug)]
 pub(crate) struct Slab<K, V> {
-    index: HashTable<u32>,
-    held: Vec<Option<Held<K, V>>>,
-    /// The hash of each held slot; of a vacant one, the next vacant slot.
-    hashes: Vec<u32>,
+    index: Index,
+    places: Rows<Place<K, V>>,
+    /// The hash of each held slot.
+    hashes: Hashes,
+    /// The first of the vacant slots.
     vacant: u32,
     len: usize,
     /// Entries the collector must visit.
     traced: usize,
 }
 
-/// An index of more places than this is not made anew: it would take over 1 ms.
-const MOST_RENEWED: usize = 1 << 16;
-
-/// 32 bits of hash as the 64 the index wants: it takes the lowest for the
-/// bucket and the highest seven for the tag.
-#[inline]
-fn widen(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
 impl<K, V> Default for Slab<K, V> {
     fn default() -> Self {
         Self {
-            index: HashTable::new(),
-            held: Vec::new(),
-            hashes: Vec::new(),
+            index: Index::default(),
+            places: Rows::default(),
+            hashes: Hashes::default(),
             vacant: NONE,
             len: 0,
             traced: 0,
@@ -100,10 +120,10 @@ impl<K, V> Slab<K, V> {
 
     /// Slots made so far, held or vacant.
     pub(crate) fn slots(&self) -> usize {
-        self.held.len()
+        self.places.len()
     }
 
-    pub(crate) fn hashes(&self) -> &[u32] {
+    pub(crate) fn hashes(&self) -> &Hashes {
         &self.hashes
     }
 
@@ -114,34 +134,37 @@ impl<K, V> Slab<K, V> {
     /// Bytes allocated.
     #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn bytes(&self) -> usize {
-        self.index.allocation_size()
-            + self.held.capacity() * size_of::<Option<Held<K, V>>>()
-            + self.hashes.capacity() * size_of::<u32>()
+        self.index.bytes() + self.places.bytes() + self.hashes.bytes()
     }
 
+    #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&Held<K, V>> {
-        self.held.get(slot as usize)?.as_ref()
+        self.places.get(slot as usize)?.held()
     }
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Held<K, V>> {
-        self.held.get_mut(slot as usize)?.as_mut()
+        match self.places.get_mut(slot as usize)? {
+            Place::Held(held) => Some(held),
+            Place::Vacant { .. } => None,
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Held<K, V>> {
-        self.held.iter().flatten()
+        self.places.iter().filter_map(Place::held)
     }
 
     pub(crate) fn into_held(self) -> impl Iterator<Item = Held<K, V>> {
-        self.held.into_iter().flatten()
+        self.places.into_iter().filter_map(Place::into_held)
     }
 
     /// Looks for the key of `probe`, without running foreign code; `asked` are
     /// the answers foreign code gave before.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a tenth of a miss, by `benches/instructions.py`
     pub(crate) fn find<P: Probe<K>>(&self, hash: u32, probe: &P, asked: &[(K, bool)]) -> Lookup<K> {
         let mut unsure = None;
-        let found = self.index.find(widen(hash), |&slot| {
-            let Some(held) = &self.held[slot as usize] else {
+        let found = self.index.find(hash, |&slot| {
+            let Some(held) = self.get(slot) else {
                 return false;
             };
             if probe.is(&held.key) {
@@ -163,7 +186,7 @@ impl<K, V> Slab<K, V> {
         });
         match (unsure, found) {
             (Some(key), _) => Lookup::Unsure(key),
-            (None, Some(&slot)) => Lookup::Found(slot),
+            (None, Some(slot)) => Lookup::Found(slot),
             (None, None) => Lookup::Absent,
         }
     }
@@ -173,66 +196,25 @@ impl<K, V> Slab<K, V> {
     pub(crate) fn insert(&mut self, hash: u32, held: Held<K, V>, bound: usize) -> u32 {
         self.traced += usize::from(held.traced());
         let slot = if self.vacant == NONE {
-            self.grow(bound);
-            self.held.push(Some(held));
-            self.hashes.push(hash);
-            self.held.len() as u32 - 1
+            let slots = self.slots();
+            let more = slots.max(4).min(bound.saturating_sub(slots));
+            self.places.push(Place::Held(held), more);
+            self.hashes.push(hash, more);
+            slots as u32
         } else {
-            let slot = self.vacant;
-            self.vacant = self.hashes[slot as usize];
-            self.held[slot as usize] = Some(held);
-            self.hashes[slot as usize] = hash;
-            slot
+            self.fill(hash, held)
         };
-        self.clean_index(slot);
-        let hashes = &self.hashes;
+        let held = (0..).zip(self.places.iter());
+        let others = held.filter(|(at, place)| *at != slot && place.held().is_some());
         self.index
-            .insert_unique(widen(hash), slot, |&slot| widen(hashes[slot as usize]));
+            .insert(slot, &self.hashes, others.map(|(at, _)| at));
         self.len += 1;
         slot
     }
 
-    /// Rids a full index of the marks that removals leave, for which hashbrown
-    /// would double it. Not if so few are marks that this would soon be needed
-    /// again: at the limit it is once in 11,000 evictions. `new` isn't in it yet.
-    fn clean_index(&mut self, new: u32) {
-        let places = self.index.num_buckets();
-        let full = self.index.capacity() == self.index.len();
-        if !full || places > MOST_RENEWED || self.len * 16 > places * 13 {
-            return;
-        }
-        self.index.clear();
-        for (slot, held) in (0..).zip(&self.held) {
-            if held.is_some() && slot != new {
-                let hash = widen(self.hashes[slot as usize]);
-                self.index
-                    .insert_unique(hash, slot, |_| unreachable!("it held as many before"));
-            }
-        }
-    }
-
-    /// Doubles the arrays, but never past `bound`.
-    fn grow(&mut self, bound: usize) {
-        let slots = self.held.len();
-        if slots < self.held.capacity() {
-            return;
-        }
-        let more = slots.max(4).min(bound.saturating_sub(slots)).max(1);
-        self.held.reserve_exact(more);
-        self.hashes.reserve_exact(more);
-    }
-
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Held<K, V>> {
-        let at = slot as usize;
-        let held = self.held.get_mut(at)?.take()?;
-        let entry = self
-            .index
-            .find_entry(widen(self.hashes[at]), |&other| other == slot);
-        if let Ok(entry) = entry {
-            entry.remove();
-        }
-        self.hashes[at] = self.vacant;
-        self.vacant = slot;
+        let held = self.vacate(slot)?;
+        self.index.remove(slot, &self.hashes);
         self.len -= 1;
         self.traced -= usize::from(held.traced());
         Some(held)
@@ -242,7 +224,10 @@ impl<K, V> Slab<K, V> {
     /// comes back with the new key. The key that is held stays, as in a dict: who
     /// is comparing it meanwhile need not start again.
     pub(crate) fn replace(&mut self, slot: u32, mut new: Held<K, V>) -> Option<Held<K, V>> {
-        let held = self.held.get_mut(slot as usize)?.as_mut()?;
+        let held = match self.places.get_mut(slot as usize)? {
+            Place::Held(held) => held,
+            Place::Vacant { .. } => return None,
+        };
         self.traced += usize::from(new.traced() && !held.traced());
         // The mark is of key and value together, so it can only be added to.
         held.until = new.until | held.until & TRACED;
@@ -250,40 +235,63 @@ impl<K, V> Slab<K, V> {
         Some(new)
     }
 
-    /// Moves the entries of the highest slots into vacant ones and gives back
-    /// the memory; `moved(from, to)` hears of each.
-    pub(crate) fn compact(&mut self, mut moved: impl FnMut(u32, u32)) {
-        if self.len == 0 {
-            *self = Self::default();
-            return;
-        }
-        let mut to = 0;
-        for from in (self.len..self.held.len())
-            .filter(|&from| self.held[from].is_some())
-            .collect::<Vec<_>>()
-        {
-            while self.held[to].is_some() {
-                to += 1;
-            }
-            self.relocate(from, to);
-            moved(from as u32, to as u32);
-        }
-        self.held.truncate(self.len);
-        self.held.shrink_to_fit();
-        self.hashes.truncate(self.len);
-        self.hashes.shrink_to_fit();
-        self.vacant = NONE;
-        let hashes = &self.hashes;
-        self.index
-            .shrink_to(self.len, |&slot| widen(hashes[slot as usize]));
+    /// Gives the last slot back, where any is vacant. An entry in it moves into a
+    /// vacant one: then from where to where.
+    pub(crate) fn shorten(&mut self) -> Option<(u32, u32)> {
+        let last = (self.slots() as u32).checked_sub(1)?;
+        let held = self.vacate(last);
+        self.unlink(last);
+        self.places.pop();
+        let (hash, held) = (self.hashes.pop()?, held?);
+        let to = self.fill(hash, held);
+        self.index.relocate(last, to, hash);
+        Some((last, to))
     }
 
-    fn relocate(&mut self, from: usize, to: usize) {
-        self.held[to] = self.held[from].take();
-        self.hashes[to] = self.hashes[from];
-        let place = self
-            .index
-            .find_mut(widen(self.hashes[to]), |&slot| slot as usize == from);
-        *place.expect("every held slot is in the index") = to as u32;
+    /// Puts an entry into the first of the vacant slots.
+    fn fill(&mut self, hash: u32, held: Held<K, V>) -> u32 {
+        let slot = self.vacant;
+        let place = &mut self.places[slot as usize];
+        if let Place::Vacant { after, .. } = std::mem::replace(place, Place::Held(held)) {
+            self.vacant = after;
+            self.set_before(after, NONE);
+        }
+        self.hashes[slot as usize] = hash;
+        slot
+    }
+
+    /// Takes the entry out of a slot, which is the first of the vacant ones then.
+    fn vacate(&mut self, slot: u32) -> Option<Held<K, V>> {
+        let place = self.places.get_mut(slot as usize)?;
+        if let Place::Vacant { .. } = place {
+            return None;
+        }
+        let after = std::mem::replace(&mut self.vacant, slot);
+        let before = NONE;
+        let held = std::mem::replace(place, Place::Vacant { before, after }).into_held();
+        self.set_before(after, slot);
+        held
+    }
+
+    /// Takes a slot from the list of vacant ones.
+    fn unlink(&mut self, slot: u32) {
+        let Some(&Place::Vacant { before, after }) = self.places.get(slot as usize) else {
+            return;
+        };
+        match self.places.get_mut(before as usize) {
+            Some(Place::Vacant { after: next, .. }) => *next = after,
+            _ => self.vacant = after,
+        }
+        self.set_before(after, before);
+    }
+
+    /// What comes before `slot` in the list, if that is not its end.
+    fn set_before(&mut self, slot: u32, new: u32) {
+        if slot == NONE {
+            return;
+        }
+        if let Some(Place::Vacant { before, .. }) = self.places.get_mut(slot as usize) {
+            *before = new;
+        }
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::policy::Policy;
-use super::queue::{Links, Queue, cover};
+use super::queue::{Links, Queue};
+use super::rows::Rows;
 
 /// Least often used first; among equals the least recently used.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     links: Links,
     /// Uses of each slot since it was admitted.
-    uses: Vec<u32>,
+    uses: Rows<u32>,
     /// The slots of each count, never an empty queue.
     by_uses: BTreeMap<u32, Queue>,
 }
@@ -25,7 +26,7 @@ impl Tally {
 
 impl Policy for Tally {
     fn admit(&mut self, slot: u32, _hash: u32) {
-        cover(&mut self.uses, slot as usize, 0);
+        self.uses.cover(slot as usize, 0);
         self.insert(slot, 1);
     }
 
@@ -47,7 +48,7 @@ impl Policy for Tally {
         }
     }
 
-    fn evict(&mut self, _hashes: &[u32]) -> Option<u32> {
+    fn evict(&mut self, _hashes: &Rows<u32>) -> Option<u32> {
         let (_, queue) = self.by_uses.first_key_value()?;
         let rarest = queue.back()?;
         self.forget(rarest);
@@ -67,6 +68,5 @@ impl Policy for Tally {
     fn truncate(&mut self, len: usize) {
         self.links.truncate(len);
         self.uses.truncate(len);
-        self.uses.shrink_to_fit();
     }
 }

@@ -550,7 +550,9 @@ fn a_sweep_does_no_more_than_its_budget_and_goes_on_where_it_was() {
     assert!(cache.0.sweep(0, 9, budget, &mut gone), "nothing is expired");
     assert!(!cache.0.sweep(0, 10, budget, &mut gone));
     assert_eq!(gone.into_iter().count(), 30);
-    assert_eq!(cache.sweep(10, budget), 970_usize.div_ceil(30) - 1);
+    // Then the slots go, but for those few of which memory is not given back.
+    let calls = 970_usize.div_ceil(30) + (1000_usize - 63).div_ceil(100);
+    assert_eq!(cache.sweep(10, budget), calls - 1);
     assert_eq!(cache.0.len(), 0);
 }
 
@@ -574,6 +576,132 @@ fn few_of_many_left_give_the_memory_back_and_keep_their_order() {
         assert_eq!(cache.0.len(), 1000);
         let oldest = cache.get(0, 0);
         assert_eq!(oldest, None, "{policy:?}: the oldest leaves first");
+    }
+}
+
+/// More than one table of the index, and more than the first row of the arrays.
+const MANY: u32 = 150_000;
+
+/// A key that nothing foreign compares, with a hash of its own.
+fn plain(number: u32) -> Ask<'static> {
+    let odd = 2 * number + 1;
+    Ask {
+        key: Key::new((u64::from(odd), odd)),
+        meanwhile: None,
+    }
+}
+
+fn set_plain(cache: &Cache<Key, u32>, number: u32, deadline: u64, weight: u64) -> usize {
+    let key = plain(number);
+    let mut entry = entry(&key, number, deadline);
+    entry.weight = weight;
+    let mut gone = Leaving::default();
+    let set = cache.set(key.key.0, &key, entry, 0, &mut gone);
+    set.expect("the key can be compared");
+    gone.into_iter().count()
+}
+
+fn get_plain(cache: &Cache<Key, u32>, number: u32) -> Option<u32> {
+    let key = plain(number);
+    match cache.get(key.key.0, &key, || 0, |value| *value) {
+        Ok(Read::Hit(value)) => Some(value),
+        _ => None,
+    }
+}
+
+/// A cache of one shard that holds `MANY` entries, each seventh past time 10.
+fn large(policy: Eviction) -> Cache<Key, u32> {
+    let mut bounds = bounds(None, policy);
+    bounds.max_weight = Some(u64::from(MANY));
+    let cache = Cache::new(bounds);
+    for number in 0..MANY {
+        let deadline = if number % 7 == 0 { 20 } else { 10 };
+        assert_eq!(set_plain(&cache, number, deadline, 1), 0);
+    }
+    assert_eq!(cache.shard_count(), 1);
+    cache
+}
+
+fn bytes(cache: &Cache<Key, u32>) -> usize {
+    cache.shards[0].lock().bytes()
+}
+
+#[test]
+fn a_large_shard_sweeps_in_bounded_steps_and_gives_its_memory_back_by_the_way() {
+    let cache = large(Eviction::S3Fifo);
+    let full = bytes(&cache);
+    let budget = Budget {
+        slots: 4096,
+        removals: 512,
+    };
+    let sweep = |now| {
+        let mut gone = Leaving::default();
+        let done = cache.sweep(0, now, budget, &mut gone);
+        (done, gone.into_iter().count())
+    };
+
+    let (mut done, mut calls) = (false, 0);
+    while !done {
+        let removed;
+        (done, removed) = sweep(10);
+        assert!(removed <= 512);
+        calls += 1;
+    }
+
+    let kept: Vec<u32> = (0..MANY).filter(|number| number % 7 == 0).collect();
+    assert!(calls < 3 * MANY / 512, "{calls} calls");
+    assert_eq!(cache.len(), kept.len());
+    assert!(
+        kept.iter()
+            .all(|&number| get_plain(&cache, number) == Some(number))
+    );
+    assert_eq!(cache.weight(), kept.len() as u64);
+    assert!(bytes(&cache) * 3 < full * 2, "{} of {full}", bytes(&cache));
+    while !sweep(20).0 {}
+    assert_eq!(cache.len(), 0);
+    // What S3-FIFO remembers of those who were evicted is none here.
+    assert!(bytes(&cache) < 20_000, "{} for none", bytes(&cache));
+}
+
+#[test]
+fn what_moves_while_a_sweep_is_under_way_is_swept_as_well() {
+    let cache = Numbers::new(Some(1000), Eviction::Lru);
+    for key in 0..1000 {
+        cache.set(key, key, if key < 900 { 100 } else { 10 }, 0);
+    }
+    let budget = Budget {
+        slots: 400,
+        removals: 400,
+    };
+    assert!(!cache.0.sweep(0, 10, budget, &mut Leaving::default()));
+
+    for key in 0..800 {
+        assert!(cache.delete(key, 10));
+    }
+    cache.sweep(10, budget);
+
+    assert_eq!(cache.0.len(), 100);
+    assert_eq!(cache.live(10).len(), 100);
+}
+
+#[test]
+fn one_heavy_entry_evicts_all_of_a_large_shard_and_leaves_nothing_behind() {
+    for policy in POLICIES {
+        let cache = large(policy);
+        let full = bytes(&cache);
+
+        let evicted = set_plain(&cache, MANY, 10, u64::from(MANY) - 5);
+
+        assert_eq!(evicted as u32, MANY - 5, "{policy:?}");
+        assert_eq!(cache.len(), 6);
+        assert_eq!(get_plain(&cache, MANY), Some(MANY));
+        // S3-FIFO has a ghost of 2 bytes for each that was held.
+        let ghost = 3 * MANY as usize;
+        assert!(
+            bytes(&cache) < ghost + 20_000,
+            "{} of {full}",
+            bytes(&cache)
+        );
     }
 }
 
@@ -624,7 +752,7 @@ fn only_traced_entries_are_shown_to_the_collector() {
 
 #[test]
 fn an_entry_of_two_pointers_takes_24_bytes() {
-    assert_eq!(size_of::<Option<slab::Held<Key, Box<u32>>>>(), 24);
+    assert_eq!(size_of::<slab::Place<Key, Box<u32>>>(), 24);
 }
 
 #[test]

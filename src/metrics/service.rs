@@ -4,11 +4,11 @@
 //! never held together: `work` while sampling (a hung disk may hold it), and the
 //! short ones of `watched` and of the ring.
 //!
-//! They are std's locks, for the reason in `crate::sync`. What the probe thread
-//! reads has none, since a probe server outlives a fork and its monitor doesn't.
+//! What the probe thread reads has no lock, since a probe server outlives a fork and
+//! its monitor does not.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,15 +16,11 @@ use super::lag::{GcFigures, GcPauses, LoopLag, Watched, figures};
 use super::sampler::{Sampler, Settings};
 use super::snapshot::{LoopFigures, Section, Snapshot, Value};
 use crate::probe::{self, spawn_quiet};
+use crate::sync::{Condvar, Mutex};
 
 /// A wait is cut in pieces, since the system's wait may go by another clock
 /// than the one passed in (one that stands still while the machine sleeps).
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// A sampler that panicked leaves nothing half done that others would read.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The newest figures, readable from any native thread at any time, for no more
 /// than a copy of a pointer.
@@ -158,7 +154,7 @@ impl Service {
                 history: Mutex::default(),
                 latest: Arc::new(Latest::new(settings.interval_ns)),
                 gate: Mutex::default(),
-                turn: Condvar::new(),
+                turn: Condvar::default(),
             }),
             thread: Mutex::new(None),
         }
@@ -173,7 +169,7 @@ impl Service {
     /// When the thread takes its next sample.
     #[must_use]
     pub fn due_ns(&self) -> u64 {
-        lock(&self.shared.gate).due_ns
+        self.shared.gate.lock().due_ns
     }
 
     /// The holder of the newest snapshot, for threads that outlive a call.
@@ -189,32 +185,32 @@ impl Service {
 
     /// Takes a sample now, for the asker; the history is of the thread alone.
     pub fn fresh(&self, now: Moment) -> Arc<Snapshot> {
-        let interval = lock(&self.shared.watched).last.clone();
+        let interval = self.shared.watched.lock().last.clone();
         self.shared.sample(now, interval)
     }
 
     /// Snapshots of the history after `sequence`, oldest first.
     #[must_use]
     pub fn since(&self, sequence: u64) -> Vec<Arc<Snapshot>> {
-        let history = lock(&self.shared.history);
+        let history = self.shared.history.lock();
         let first = history.partition_point(|snapshot| snapshot.sequence <= sequence);
         history.range(first..).cloned().collect()
     }
 
     /// Watches a loop's beats until told to forget it.
     pub fn watch_loop(&self, lag: Arc<LoopLag>) {
-        lock(&self.shared.watched).loops.push(Watched::new(lag));
+        self.shared.watched.lock().loops.push(Watched::new(lag));
     }
 
     /// Watches that loop no more.
     pub fn forget_loop(&self, lag: &Arc<LoopLag>) {
-        let mut watched = lock(&self.shared.watched);
+        let mut watched = self.shared.watched.lock();
         watched.loops.retain(|known| !known.is(lag));
     }
 
     /// Watches the collector, or (`None`) no more.
     pub fn watch_gc(&self, pauses: Option<Arc<GcPauses>>) {
-        let mut watched = lock(&self.shared.watched);
+        let mut watched = self.shared.watched.lock();
         watched.gc_before = pauses.as_ref().map(|gc| gc.collect()).unwrap_or_default();
         watched.gc = pauses;
     }
@@ -226,7 +222,7 @@ impl Service {
         latest.snapshot.reset_in_child();
         latest.gauges.reset_in_child();
         // If the fork caught the thread at work they stay open, a dozen.
-        if let Ok(mut work) = self.shared.work.try_lock() {
+        if let Some(mut work) = self.shared.work.try_lock() {
             work.close();
         }
     }
@@ -236,8 +232,8 @@ impl Service {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(&self, clocks: Clocks) -> std::io::Result<bool> {
-        let mut thread = lock(&self.thread);
-        let mut gate = lock(&self.shared.gate);
+        let mut thread = self.thread.lock();
+        let mut gate = self.shared.gate.lock();
         if thread.is_some() && !gate.finished {
             // One that was told to stop but hangs in a read stays on instead.
             return Ok(std::mem::take(&mut gate.stopping));
@@ -258,19 +254,16 @@ impl Service {
     /// Ends the thread; `false` if it did not end in time, which happens only
     /// while the kernel holds one of its reads. Then call again.
     pub fn stop(&self, within: Duration) -> bool {
-        let mut thread = lock(&self.thread);
+        let mut thread = self.thread.lock();
         if thread.is_none() {
             return true;
         }
-        let mut gate = lock(&self.shared.gate);
+        let mut gate = self.shared.gate.lock();
         gate.stopping = true;
         self.shared.turn.notify_all();
         let late = |gate: &mut Gate| !gate.finished;
-        let (gate, _) = self
-            .shared
-            .turn
-            .wait_timeout_while(gate, within, late)
-            .unwrap_or_else(PoisonError::into_inner);
+        let turn = &self.shared.turn;
+        let gate = turn.wait_timeout_while(gate, within, late);
         let finished = gate.finished;
         drop(gate);
         if finished && let Some(thread) = thread.take() {
@@ -288,7 +281,7 @@ impl Drop for Service {
             // A forked child: the thread is not here, its locks may be.
             return;
         }
-        lock(&self.shared.gate).stopping = true;
+        self.shared.gate.lock().stopping = true;
         self.shared.turn.notify_all();
     }
 }
@@ -303,7 +296,7 @@ impl Shared {
 
     /// Waits until the next sample is due; `false` to end.
     fn wait_turn(&self, clocks: Clocks) -> bool {
-        let mut gate = lock(&self.gate);
+        let mut gate = self.gate.lock();
         loop {
             if gate.stopping {
                 // At once, so that a start that comes now makes a new thread.
@@ -321,17 +314,16 @@ impl Shared {
                 return true;
             }
             let left = Duration::from_nanos(gate.due_ns - now);
-            (gate, _) = self
-                .turn
-                .wait_timeout(gate, left.min(LONGEST_WAIT))
-                .unwrap_or_else(PoisonError::into_inner);
+            let longest = left.min(LONGEST_WAIT);
+            let turn = &self.turn;
+            gate = turn.wait_timeout_while(gate, longest, |gate| !gate.stopping);
         }
     }
 
     fn tick(&self, now: Moment) -> Arc<Snapshot> {
-        let interval = lock(&self.watched).collect(now.at_ns);
+        let interval = self.watched.lock().collect(now.at_ns);
         let snapshot = self.sample(now, interval);
-        let mut history = lock(&self.history);
+        let mut history = self.history.lock();
         let oldest = (history.len() >= self.history_size).then(|| history.pop_front());
         history.push_back(Arc::clone(&snapshot));
         drop(history);
@@ -340,7 +332,7 @@ impl Shared {
     }
 
     fn sample(&self, now: Moment, interval: Interval) -> Arc<Snapshot> {
-        let mut work = lock(&self.work);
+        let mut work = self.work.lock();
         let mut snapshot = work.sample(now.at_ns, interval.sections());
         snapshot.timestamp = now.timestamp;
         snapshot.loops = interval.each.into();
@@ -357,7 +349,7 @@ struct Farewell<'a>(&'a Shared);
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            lock(&self.0.gate).finished = true;
+            self.0.gate.lock().finished = true;
             self.0.turn.notify_all();
         }
     }

@@ -3,15 +3,13 @@
 //! The watchdog leaves a task and waits for a stack, but only so long: if the
 //! interpreter is held, nobody comes to the desk, and the watchdog goes another
 //! way. A ticket makes a late answer harmless.
-//!
-//! Its locks are std's, for the reason in `crate::sync`, which has no condition to
-//! wait for.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::heart::Heart;
+use crate::sync::{Condvar, Mutex};
 
 /// Reports that wait for a reader that is busy; then the oldest are dropped.
 const MOST_WAITING: usize = 256;
@@ -78,14 +76,13 @@ impl Desk {
     #[must_use]
     pub fn next(&self) -> Option<Task> {
         let nothing_yet = |i: &mut Inside| i.tasks.is_empty() && !i.closed;
-        let waited = self.task_left.wait_while(self.inside(), nothing_yet);
-        let mut inside = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut inside = self.task_left.wait_while(self.inside.lock(), nothing_yet);
         inside.tasks.pop_front()
     }
 
     /// Says that Python runs and has begun on a capture.
     pub fn claim(&self, ticket: u64) {
-        let mut inside = self.inside();
+        let mut inside = self.inside.lock();
         if inside.ticket == ticket {
             inside.claimed = true;
             self.answer_left.notify_one();
@@ -94,7 +91,7 @@ impl Desk {
 
     /// Answers a capture. Without effect when its ticket is no longer waited for.
     pub fn answer(&self, ticket: u64, capture: Capture) {
-        let mut inside = self.inside();
+        let mut inside = self.inside.lock();
         if inside.ticket == ticket {
             inside.answer = Some(capture);
             self.answer_left.notify_one();
@@ -103,20 +100,20 @@ impl Desk {
 
     /// Calls off captures, now and from now on: the watchdog is about to end.
     pub(super) fn call_off(&self) {
-        self.inside().called_off = true;
+        self.inside.lock().called_off = true;
         self.answer_left.notify_all();
     }
 
     /// Ends `next` once what waits is taken.
     pub(super) fn close(&self) {
-        self.inside().closed = true;
+        self.inside.lock().closed = true;
         self.task_left.notify_all();
     }
 
     /// How many reports nobody came for.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.inside().dropped
+        self.inside.lock().dropped
     }
 
     /// Asks for the stack of `heart`; waits `to_begin` for somebody to claim it
@@ -127,7 +124,7 @@ impl Desk {
         to_begin: Duration,
         to_end: Duration,
     ) -> Option<Capture> {
-        let mut inside = self.inside();
+        let mut inside = self.inside.lock();
         inside.ticket += 1;
         inside.claimed = false;
         inside.answer = None;
@@ -135,10 +132,14 @@ impl Desk {
         inside.tasks.push_back(task);
         self.task_left.notify_one();
         let unclaimed = |i: &mut Inside| !i.claimed && i.answer.is_none() && !i.called_off;
-        inside = self.wait(inside, to_begin, unclaimed);
+        inside = self
+            .answer_left
+            .wait_timeout_while(inside, to_begin, unclaimed);
         if inside.claimed {
             let unanswered = |i: &mut Inside| i.answer.is_none() && !i.called_off;
-            inside = self.wait(inside, to_end, unanswered);
+            inside = self
+                .answer_left
+                .wait_timeout_while(inside, to_end, unanswered);
         }
         // From here on an answer under this ticket is too late.
         inside.ticket += 1;
@@ -152,25 +153,8 @@ impl Desk {
     }
 
     /// Waits for the reader's next word, `longest` at most, while `unsettled`.
-    fn wait<'a>(
-        &'a self,
-        inside: MutexGuard<'a, Inside>,
-        longest: Duration,
-        unsettled: impl FnMut(&mut Inside) -> bool,
-    ) -> MutexGuard<'a, Inside> {
-        self.answer_left
-            .wait_timeout_while(inside, longest, unsettled)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-    }
-
-    /// Nothing panics under this lock, so what it guards is always whole.
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn report(&self, report: Report) {
-        let mut inside = self.inside();
+        let mut inside = self.inside.lock();
         if inside.tasks.len() == MOST_WAITING {
             inside.tasks.pop_front();
             inside.dropped += 1;

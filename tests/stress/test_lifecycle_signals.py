@@ -188,14 +188,21 @@ def test_a_component_that_hangs_at_its_stop_is_cut_off_and_the_rest_stops():
     assert "hung stopped" not in child.lines
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_component_that_ignores_its_cancellation_keeps_neither_rest_nor_process(loop):
-    with Child("ignores_its_cancellation", loop) as child:
-        child.wait_for("db started")
+def ended_by_sigterm(scenario, once, loop="asyncio"):
+    """The child, and the exit code it had after a SIGTERM once it printed `once`."""
+    with Child(scenario, loop) as child:
+        child.wait_for(once)
 
         child.send(signal.SIGTERM)
 
-        assert child.end() == ExitCode.UNCLEAN
+        return child, child.end()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_component_that_ignores_its_cancellation_keeps_neither_rest_nor_process(loop):
+    child, code = ended_by_sigterm("ignores_its_cancellation", "db started", loop)
+
+    assert code == ExitCode.UNCLEAN
     # The rest was stopped, and `run` had returned.
     stopped = child.at("db stopped")
     assert child.at("stubborn stops") < stopped < child.at("exit UNCLEAN")
@@ -204,23 +211,17 @@ def test_a_component_that_ignores_its_cancellation_keeps_neither_rest_nor_proces
 
 
 def test_a_thread_that_sleeps_at_a_stop_does_not_keep_the_process():
-    with Child("sleeps_in_a_thread") as child:
-        child.wait_for("db started")
+    child, code = ended_by_sigterm("sleeps_in_a_thread", "db started")
 
-        child.send(signal.SIGTERM)
-
-        assert child.end() == ExitCode.UNCLEAN
+    assert code == ExitCode.UNCLEAN
     assert "exit UNCLEAN" in child.lines
     assert re.search(r"\n  thread asyncio_0 at .*\n", child.errors)
 
 
 def test_a_thread_without_end_keeps_the_process_no_longer_than_its_grace_period():
-    with Child("has_a_thread_without_end") as child:
-        child.wait_for("db started")
+    child, code = ended_by_sigterm("has_a_thread_without_end", "db started")
 
-        child.send(signal.SIGTERM)
-
-        assert child.end() == ExitCode.UNCLEAN
+    assert code == ExitCode.UNCLEAN
     assert "exit CLEAN" in child.lines
     assert re.search(r"\n  thread endless at .*\n", child.errors)
     # Logs are flushed, also those that keep records back.
@@ -230,22 +231,16 @@ def test_a_thread_without_end_keeps_the_process_no_longer_than_its_grace_period(
 
 @pytest.mark.parametrize("scenario", ["blocks_for_ever", "has_a_stuck_log"])
 def test_neither_a_loop_that_is_blocked_for_ever_nor_a_log_keeps_the_process(scenario):
-    with Child(scenario) as child:
-        child.wait_for("blocked")
+    child, code = ended_by_sigterm(scenario, "blocked")
 
-        child.send(signal.SIGTERM)
-
-        assert child.end() == ExitCode.UNCLEAN
+    assert code == ExitCode.UNCLEAN
     assert re.search(r"\n  thread MainThread at .* in block\n", child.errors)
 
 
 def test_a_process_that_nothing_keeps_ends_by_itself_and_says_nothing():
-    with Child("under_systemd") as child:
-        child.wait_for("db started")
+    child, code = ended_by_sigterm("under_systemd", "db started")
 
-        child.send(signal.SIGTERM)
-
-        assert child.end() == ExitCode.CLEAN
+    assert code == ExitCode.CLEAN
     assert child.errors == ""
 
 

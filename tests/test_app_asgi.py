@@ -127,9 +127,19 @@ def test_a_failed_start_fails_the_lifespan_and_stops_what_ran():
 
     answer = virtual_time.run(main())
     assert answer["type"] == "lifespan.startup.failed"
-    assert "asgi lifespan failed to start" in answer["message"]
+    assert "mtaio:asgi lifespan failed to start" in answer["message"]
     assert "no such table" in answer["message"]
     assert journal == ["inner startup", "part stopped"]
+
+
+def test_a_component_may_have_any_name_beside_the_mounted_app():
+    async def main():
+        app = Application()
+        app.add("asgi lifespan", start=list)
+        server = Server(app.asgi(plain))
+        return await server.lifespan("startup")
+
+    assert virtual_time.run(main())["type"] == "lifespan.startup.complete"
 
 
 def test_a_mounted_app_that_fails_to_stop_is_told_and_the_rest_stops(caplog):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import virtual_time
+from mtaio import _asgi
 from mtaio.app import Application, ExitCode, Phase
 
 
@@ -246,6 +247,29 @@ def test_a_stop_signal_drains_before_the_server_hears_it(signals, heard_after):
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
         assert virtual_time.run(main()) == heard_after
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_in_a_fork_a_stop_signal_is_the_servers_alone(monkeypatch):
+    heard = []
+
+    async def main():
+        app = Application(drain_delay=5)
+        server = Server(app.asgi(plain))
+        await server.lifespan("startup")
+        with monkeypatch.context() as fork:
+            fork.setattr(_asgi.os, "getpid", lambda: 0)
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+        await asyncio.sleep(60)
+        assert app.phase is Phase.READY
+        await server.lifespan("shutdown")
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        virtual_time.run(main())
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -50,7 +50,7 @@ async def page():
         probes.add_source(monitor.source)
         probes.add_watchdog(watchdog)
         # The thread's own sample, lest it come between two pages.
-        while not len(monitor.get_history()):
+        while not len(monitor.get_history()):  # noqa: ASYNC110 - a native thread
             await asyncio.sleep(0.001)
         stats = await monitor.get_current_stats()
         monitor._take_turn()

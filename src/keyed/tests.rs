@@ -209,8 +209,8 @@ fn a_grant_that_goes_before_it_is_collected_is_not_looked_for() {
             buckets.leave(ticket, 5_001_000, || 5_001_000);
         }
 
-        assert_eq!(buckets.serve(5_001_000), []);
-        assert_eq!(buckets.collect(1), []);
+        assert!(buckets.serve(5_001_000).is_empty());
+        assert!(buckets.collect(1).is_empty());
         assert!(buckets.lines.lock().is_empty());
         assert_eq!(take(&buckets, 2, 5, 5_001_000), Taken::Granted);
     }

@@ -204,12 +204,12 @@ impl Reference {
         let (gone, kept) = self.granted.drain(..).partition(|held| which(&held.grant));
         let gone: Vec<Held> = gone;
         self.granted = kept;
-        gone.iter()
-            .for_each(|held| self.give_back(&held.grant, now));
+        for held in &gone {
+            self.give_back(&held.grant, now);
+        }
         let waiting = self.line.len();
         self.line.retain(|waiter| !which(waiter));
-        let any = !gone.is_empty() || self.line.len() < waiting;
-        any
+        !gone.is_empty() || self.line.len() < waiting
     }
 }
 
@@ -300,6 +300,13 @@ impl<S: Served> Run<S> {
         }
     }
 
+    fn all(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+        }
+        self.assert_conforms();
+    }
+
     fn grid(&self, steps: u64) -> u64 {
         steps * (self.terms.token_ns / 20)
     }
@@ -355,12 +362,12 @@ impl<S: Served> Run<S> {
             max_wait,
         };
         let joined = self.served.join(key, &ask);
-        let line = &mut self.lines[key];
-        if line.line.is_empty() && line.take(tokens, now) {
+        let of_key = &mut self.lines[key];
+        if of_key.line.is_empty() && of_key.take(tokens, now) {
             assert_eq!(joined, Joined::Granted);
             return self.keep(key, tokens);
         }
-        let wait = line.wait(tokens, now);
+        let wait = of_key.wait(tokens, now);
         match joined {
             Joined::TooLong(told) => {
                 assert!(max_wait.is_some_and(|most| wait > most));
@@ -369,7 +376,7 @@ impl<S: Served> Run<S> {
             Joined::Waiting(ticket) => {
                 assert!(max_wait.is_none_or(|most| wait <= most), "{wait}");
                 let taken_ns = now;
-                line.line.push_back(Grant {
+                of_key.line.push_back(Grant {
                     ticket,
                     lane,
                     tokens,
@@ -491,15 +498,13 @@ proptest! {
     #[test]
     fn one_line_served_late_does_as_the_reference(terms in terms(), steps in steps()) {
         let mut run = Run::new(terms, 1, Limiter::new);
-        steps.iter().for_each(|step| run.step(step));
-        run.assert_conforms();
+        run.all(&steps);
     }
 
     #[test]
     fn the_lines_of_keys_served_late_do_as_one_each(terms in terms(), steps in steps()) {
         let make = |quota, now| KeyedBuckets::new(quota, 100, now);
         let mut run = Run::new(terms, KEYS, make);
-        steps.iter().for_each(|step| run.step(step));
-        run.assert_conforms();
+        run.all(&steps);
     }
 }

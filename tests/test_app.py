@@ -456,6 +456,28 @@ def test_an_ask_after_the_loop_has_closed_is_for_nobody(monkeypatch, seems_open)
     app.request_reload()
 
 
+def test_run_returns_once_it_was_stopped_by_other_means():
+    async def main():
+        app = Application()
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        await app.stop()
+        return await asyncio.wait_for(running, 10)
+
+    assert virtual_time.run(main()) is ExitCode.CLEAN
+
+
+def test_a_drain_is_as_long_as_asked_for_however_long_the_grace_period():
+    async def main():
+        app = Application(drain_delay=5, grace_period=1e300)
+        await app.start()
+        begun = asyncio.get_running_loop().time()
+        await app.stop()
+        return asyncio.get_running_loop().time() - begun
+
+    assert virtual_time.run(main()) == 5
+
+
 def test_in_another_thread_it_runs_without_signals_until_it_is_asked_to_stop():
     app, codes = Application(), []
     started = threading.Event()

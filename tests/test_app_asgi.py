@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import virtual_time
+from mtaio import _asgi
 from mtaio.app import Application, ExitCode, Phase
 
 
@@ -127,9 +128,19 @@ def test_a_failed_start_fails_the_lifespan_and_stops_what_ran():
 
     answer = virtual_time.run(main())
     assert answer["type"] == "lifespan.startup.failed"
-    assert "asgi lifespan failed to start" in answer["message"]
+    assert "mtaio:asgi lifespan failed to start" in answer["message"]
     assert "no such table" in answer["message"]
     assert journal == ["inner startup", "part stopped"]
+
+
+def test_a_component_may_have_any_name_beside_the_mounted_app():
+    async def main():
+        app = Application()
+        app.add("asgi lifespan", start=list)
+        server = Server(app.asgi(plain))
+        return await server.lifespan("startup")
+
+    assert virtual_time.run(main())["type"] == "lifespan.startup.complete"
 
 
 def test_a_mounted_app_that_fails_to_stop_is_told_and_the_rest_stops(caplog):
@@ -236,6 +247,29 @@ def test_a_stop_signal_drains_before_the_server_hears_it(signals, heard_after):
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
         assert virtual_time.run(main()) == heard_after
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_in_a_fork_a_stop_signal_is_the_servers_alone(monkeypatch):
+    heard = []
+
+    async def main():
+        app = Application(drain_delay=5)
+        server = Server(app.asgi(plain))
+        await server.lifespan("startup")
+        with monkeypatch.context() as fork:
+            fork.setattr(_asgi.os, "getpid", lambda: 0)
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+        await asyncio.sleep(60)
+        assert app.phase is Phase.READY
+        await server.lifespan("shutdown")
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        virtual_time.run(main())
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,6 +1,9 @@
 """The grace period, and what is told of a process that outlives it."""
 
 import asyncio
+import io
+import logging
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -10,6 +13,7 @@ import virtual_time
 from mtaio import _lifecycle, _process_end
 from mtaio._process_end import Grace, keepers
 from mtaio.app import Application, ExitCode
+from mtaio.exceptions import StartupError
 
 
 class End:
@@ -36,17 +40,18 @@ def test_it_begins_once_however_often_it_is_asked_for(clock):
         grace.begin()
         clock.advance(5)
         grace.begin()
-        return end.told, grace.deadline() - asyncio.get_running_loop().time()
+        return set(end.told), grace.deadline() - asyncio.get_running_loop().time()
 
-    assert virtual_time.run(main()) == ([130], 25)
+    assert virtual_time.run(main()) == ({130}, 25)
 
 
-def test_one_that_has_begun_ends_the_process_too(clock):
+def test_one_that_has_begun_ends_the_process_in_time(clock):
     grace, end = Grace(30), End()
     grace.begin()
     clock.advance(5)
 
     grace.ends_process(end)
+    grace.begin()
 
     assert end.told == [130]
 
@@ -83,6 +88,80 @@ def test_a_process_is_ended_also_if_there_was_nothing_to_stop(ends):
     virtual_time.run(main())
 
     assert [len(end.told) for end in ends] == [1]
+
+
+def test_a_drain_that_no_stop_follows_ends_no_process(ends):
+    async def main():
+        app = Application()
+        running = asyncio.create_task(app.run(ends_process=True))
+        await asyncio.sleep(1)
+        app.begin_drain()
+        await asyncio.sleep(3600)
+        told = list(ends[0].told)
+        app.request_stop()
+        await running
+        return told
+
+    assert virtual_time.run(main()) == []
+    assert ends[0].told
+
+
+def test_what_stops_after_a_failed_start_is_bounded_too(ends):
+    told = []
+
+    def fail():
+        raise OSError
+
+    async def main():
+        app = Application()
+        app.add("part", start=list, stop=lambda: told.extend(ends[0].told))
+        app.add("broken", start=fail, depends_on=["part"])
+        await app.run(ends_process=True)
+
+    with pytest.raises(StartupError):
+        virtual_time.run(main())
+
+    assert told
+
+
+@pytest.fixture
+def outcome(monkeypatch):
+    """What was done instead of ending this process."""
+    done, flushed, codes = threading.Event(), [], []
+
+    def end(code):
+        codes.append(code)
+        done.set()
+
+    monkeypatch.setattr(_process_end.os, "_exit", end)
+    monkeypatch.setattr(logging, "shutdown", lambda: flushed.append(True))
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    return SimpleNamespace(done=done, flushed=flushed, codes=codes)
+
+
+class Nameless(asyncio.Task):
+    def get_name(self):
+        raise RuntimeError("no name")
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+async def test_it_ends_and_flushes_whatever_fails_on_the_way(
+    outcome, monkeypatch, caplog, stream
+):
+    if stream is not None:
+        stream = io.StringIO()
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    loop = asyncio.get_running_loop()
+    task = Nameless(asyncio.sleep(3600), loop=loop)
+
+    _process_end.ProcessEnd(loop, lambda: 3).due(0.0)
+    await asyncio.to_thread(outcome.done.wait, 30)
+
+    task.cancel()
+    assert (outcome.codes, outcome.flushed) == ([3], [True])
+    assert "kept by\n  what could not be named: RuntimeError" in caplog.text
 
 
 def test_no_process_is_ended_unasked(ends):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtaio import _snapshot
@@ -19,6 +21,7 @@ PLAIN = st.one_of(st.text(), st.binary(), st.integers())
 # Each writes a file for good (fsync): as long as the disk takes.
 @settings(deadline=None, max_examples=50)
 @given(records=st.dictionaries(PLAIN, PLAIN), left=st.floats(0.001, 1e9))
+@example(records={"\ud800": "\udfff"}, left=1.0)
 def test_plain_keys_and_values_come_back_as_they_were(tmp_path_factory, records, left):
     path = tmp_path_factory.getbasetemp() / "plain"
     _snapshot.write(path, [(k, v, left) for k, v in records.items()], None, wall=5.0)
@@ -88,11 +91,23 @@ async def test_a_value_without_a_codec_is_an_error_and_the_old_file_stays(tmp_pa
 
     with pytest.raises(CacheSerializationError, match="got list; pass encode="):
         await cache.save(path)
+    cache.set_nowait("object", type("Name", (str,), {})("text"))
+    with pytest.raises(CacheSerializationError, match="got Name; pass encode="):
+        await cache.save(path)
     with pytest.raises(TypeError, match=r"encode\(\) must return bytes, got str"):
         await cache.save(path, encode=str)
 
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["snapshot"]
+
+
+async def test_what_cannot_be_put_in_place_leaves_no_file_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(OSError, match="folder"):
+        await TTLCache[int]().save(tmp_path / "folder")
+
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 @pytest.fixture
@@ -135,6 +150,33 @@ async def test_a_foreign_file_is_an_error(tmp_path):
         await assert_refused(path, "is not a cache snapshot")
     with pytest.raises(FileNotFoundError):
         await TTLCache[int]().load(tmp_path / "absent")
+
+
+ONE = struct.pack("<dQ", 0.0, 1)
+LEFT = struct.pack("<d", 5.0)
+
+
+def part(kind: bytes, size: int) -> bytes:
+    return struct.pack("<cQ", kind, size)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is not a cache snapshot"),
+        (struct.pack("<dQ", 0.0, 0) + b"more", "4 bytes too many"),
+        (ONE, "broken record"),
+        (ONE + LEFT + part(b"s", 99) + b"short", "99 bytes announced"),
+        (ONE + LEFT + part(b"?", 1) + b"x", "unknown kind"),
+        (ONE + LEFT + part(b"i", 1) + b"y", "broken record"),
+    ],
+)
+async def test_a_whole_file_of_wrong_content_is_an_error(tmp_path, content, match):
+    whole = b"mtaio cache 1\n" + content
+    path = tmp_path / "snapshot"
+    path.write_bytes(whole + struct.pack("<I", zlib.crc32(whole)))
+
+    await assert_refused(path, match)
 
 
 async def test_a_decoded_key_that_is_none_changes_nothing(tmp_path):

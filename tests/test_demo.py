@@ -112,6 +112,9 @@ def test_another_name_for_this_machine_is_not_the_page(demo):
     moved = request(f"http://localhost:{port}/")
     assert moved.status == 200
     assert "Content-Security-Policy" in moved.headers
+    # With all that was asked for: without, the state tells what has happened so far.
+    state = request(f"http://localhost:{port}/state?after=1000000").document
+    assert state["entries"] == []
 
 
 @pytest.mark.parametrize("target", ["@evil.example/", ".evil", "", "*", "http://a/"])

@@ -21,6 +21,7 @@ OWNER = {
     "_top": "__main__",
     "_app_metrics": "app",
     "_asgi": "app",
+    "_asks": "app",
     "_checklist": "app",
     "_components": "app",
     "_doctor": "app",

@@ -1,6 +1,7 @@
 """An application around an ASGI app: its lifespan, and its requests counted."""
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -63,7 +64,7 @@ class Mounted:
             return
         inner = _InnerLifespan(self._inner, scope)
         self._application.add(
-            "asgi lifespan", inner, depends_on=self._application.components
+            "mtaio:asgi lifespan", inner, depends_on=self._application.components
         )
         await receive()
         try:
@@ -133,7 +134,7 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
+    loop, process = asyncio.get_running_loop(), os.getpid()
     servers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -141,7 +142,8 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
         if not callable(server):
             return
         delay = 0.0
-        if application.phase is Phase.READY:
+        # In a fork there is nothing to drain, and no loop that turns.
+        if application.phase is Phase.READY and os.getpid() == process:
             # From inside the handler: the loop may be stuck.
             if application.health is not None:
                 application.health.set_ready(False, STOP_ASKED)

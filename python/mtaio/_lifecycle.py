@@ -4,13 +4,13 @@ import asyncio
 import logging
 import signal
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _rust
+from ._asks import StopAsks
 from ._components import Component, Components, Step, call, lifetime
 from ._errors import HandlesErrors, Reports, message
 from ._inflight import Inflight, Request
@@ -62,9 +62,7 @@ class Lifecycle:
         self._phase = Phase.NEW
         self._exit_code = ExitCode.CLEAN
         self._start_ended = asyncio.Event()
-        self._asks: deque[None] = deque()
-        self._stop_asked = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._asks = StopAsks()
         self._runs = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -205,7 +203,9 @@ class Lifecycle:
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
-            await self._end(self._grace.deadline())
+            deadline = self._grace.deadline()
+            self._grace.begin()
+            await self._end(deadline)
             self._start_ended.set()
             raise
         for component in self._components:
@@ -245,11 +245,11 @@ class Lifecycle:
             end = ProcessEnd(self._loop, lambda: self._exit_code or ExitCode.UNCLEAN)
             self._grace.ends_process(end)
         self._runs = True
-        self._take_asks()  # of before there was a loop to hear them
+        self._asks.take()  # of before there was a loop to hear them
         with handled(self._signal_handlers()):
             try:
                 if await self._start_unless_asked_to_stop():
-                    await self._stop_asked.wait()
+                    await self._asks.wait()
             finally:
                 await self.stop()
                 self._grace.begin()  # also if there was nothing to stop
@@ -261,10 +261,10 @@ class Lifecycle:
         From any thread, and from a signal handler. Asked before `run` was called,
         it starts nothing.
         """
-        self._asks.append(None)  # before the look at the loop: none is lost
+        self._asks.put()  # before the look at the loop: none is lost
         if self._runs:
             self._grace.begin()
-        self._call_soon(self._take_asks)
+        self._call_soon(self._asks.take)
 
     def request_reload(self) -> None:
         """Ask for a `reload`, unless one is under way. Never waits.
@@ -279,7 +279,7 @@ class Lifecycle:
         `stop()` does this first. Does nothing unless the application is ready.
         """
         if self._phase is Phase.READY:
-            self._grace.deadline()
+            self._grace.began()  # now
             self._enter(Phase.DRAINING)
             self._notify("STOPPING=1")
 
@@ -366,7 +366,7 @@ class Lifecycle:
             failure = ApplicationError(f"{component.name} ended early: {failure!r}")
         self._reports.tell(failure, {"component": component.name})
         # No ask: amid a stop that would skip the wait for requests.
-        self._stop_asked.set()
+        self._asks.stop()
 
     def _task_crashed(self, spec: Spec, error: Exception) -> None:
         self._reports.tell(error, {"task": spec.name})
@@ -383,11 +383,11 @@ class Lifecycle:
     async def _start_unless_asked_to_stop(self) -> bool:
         if self._phase is not Phase.NEW:
             return True
-        if self._stop_asked.is_set():
+        if self._asks.is_asked():
             self._enter(Phase.STOPPED)
             return False
         starting = asyncio.create_task(self.start(), name="mtaio:start")
-        asked = asyncio.create_task(self._stop_asked.wait())
+        asked = asyncio.create_task(self._asks.wait())
         try:
             await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -424,18 +424,13 @@ class Lifecycle:
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self.reload(), name="mtaio:reload")
 
-    def _take_asks(self) -> None:
-        while self._asks:
-            self._asks.popleft()
-            if self._stop_asked.is_set():
-                self._hurry.set()
-            self._stop_asked.set()
-
     async def _stop(self) -> None:
-        self.begin_drain()
         deadline = self._grace.deadline()
-        drained = deadline - self._grace.seconds + self._drain_delay
-        await self._unless_hurried(asyncio.sleep(self._left(drained)))
+        self._grace.begin()
+        self._asks.stop()  # for a `run` that knows nothing of this
+        self.begin_drain()
+        drained = self._grace.began() + self._drain_delay
+        await self._asks.unless_hurried(asyncio.sleep(self._left(drained)))
         self._enter(Phase.STOPPING)
         await self._drain_components(deadline)
         await self._await_requests(deadline)
@@ -458,7 +453,7 @@ class Lifecycle:
         """Wait for requests; leave the components half of what time is left."""
         left = self._left(deadline)
         reserve = min(self._components.stop_seconds(), left / 2)
-        await self._unless_hurried(self._inflight.wait_idle(), left - reserve)
+        await self._asks.unless_hurried(self._inflight.wait_idle(), left - reserve)
         if abandoned := self._inflight.cancel():
             text = f"{abandoned} requests were abandoned at the deadline"
             self._went_wrong(ApplicationError(text))
@@ -475,21 +470,6 @@ class Lifecycle:
             self._went_wrong(fault)
         await self._reports.finish(self._left(deadline))
         self._enter(Phase.STOPPED)
-
-    async def _unless_hurried(
-        self, wait: Awaitable[object], timeout: float | None = None
-    ) -> None:
-        waits = {
-            asyncio.ensure_future(wait),
-            asyncio.ensure_future(self._hurry.wait()),
-        }
-        try:
-            await asyncio.wait(
-                waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for each in waits:
-                each.cancel()
 
     def _left(self, deadline: float) -> float:
         return max(deadline - asyncio.get_running_loop().time(), 0.0)

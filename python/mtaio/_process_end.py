@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from types import FrameType
 
@@ -20,10 +21,12 @@ _TELL_SECONDS = 1.0
 LATEST_SECONDS = _SPARE_SECONDS + _TELL_SECONDS
 # Lines for tasks, and for threads; a service has thousands.
 _MOST_TOLD = 20
+# The system's calls take no time of any length.
+_LONGEST_SLEEP = 3600.0
 
 
 class Grace:
-    """The grace period of a stop: it begins once, at the first ask.
+    """The grace period of a stop: it counts once, from the first ask or drain.
 
     Args:
         seconds: How long it is.
@@ -32,33 +35,36 @@ class Grace:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._began: float | None = None
-        self._deadline: float | None = None
+        self._began_on_loop: float | None = None
         self._end: ProcessEnd | None = None
 
     def ends_process(self, end: "ProcessEnd") -> None:
-        """Let `end` know when it is over."""
+        """From the ask for a stop on, let `end` know when the grace period is over."""
         self._end = end
-        if self._began is not None:
-            end.due(self._began + self.seconds)
 
     def begin(self) -> None:
-        """It begins, unless it has. From any thread, and from a signal handler."""
+        """A stop is asked for. From any thread, and from a signal handler."""
         if self._began is None:
             self._began = time.monotonic()
-            if self._end is not None:
-                self._end.due(self._began + self.seconds)
+        if self._end is not None:
+            self._end.due(self._began + self.seconds)
 
-    def deadline(self) -> float:
-        """When it is over, by the running loop's clock; it begins, unless it has.
+    def began(self) -> float:
+        """Since when it counts, by the running loop's clock: now, unless it does.
 
         It counts from the ask, however late a blocked loop comes to hear of it.
         """
-        if self._deadline is None:
-            late = 0.0 if self._began is None else time.monotonic() - self._began
-            self.begin()
-            now = asyncio.get_running_loop().time()
-            self._deadline = now - late + self.seconds
-        return self._deadline
+        if self._began_on_loop is None:
+            now = time.monotonic()
+            if self._began is None:
+                self._began = now
+            late = now - self._began
+            self._began_on_loop = asyncio.get_running_loop().time() - late
+        return self._began_on_loop
+
+    def deadline(self) -> float:
+        """When it is over, by the running loop's clock."""
+        return self.began() + self.seconds
 
 
 class ProcessEnd:
@@ -67,9 +73,11 @@ class ProcessEnd:
     `asyncio.run` waits for tasks that ignore their cancellation and for the
     threads of the loop's executor, the interpreter for every thread that is no
     daemon: all of it without end. A process that ends by itself never notices.
-    Code that holds the GIL for good is beyond this; for that there is SIGKILL.
+    Code that holds the GIL for good is beyond this, and so is what is stuck once
+    the interpreter takes itself down, when no other thread runs any more; for
+    both there is SIGKILL.
 
-    Both threads start at once, because neither a signal handler nor an
+    Its threads start at once, because neither a signal handler nor an
     interpreter that is shutting down (Python 3.12) can start one.
 
     Args:
@@ -84,10 +92,11 @@ class ProcessEnd:
         self._code = code
         # Its `put` may be called in a signal handler, amid another `put`.
         self._due: SimpleQueue[float] = SimpleQueue()
-        self._telling = threading.Event()
-        self._told = threading.Event()
-        for work in (self._wait, self._tell):
-            threading.Thread(target=work, name="mtaio-process-end", daemon=True).start()
+        # Each by a thread of its own: a pipe or a log may be what is stuck.
+        tellings = [_Telling(self._text, tell) for tell in (_print, _log_and_flush)]
+        wait = threading.Thread(target=self._wait, args=tellings, daemon=True)
+        wait.name = "mtaio-process-end"
+        wait.start()
 
     def due(self, at: float) -> None:
         """Set the due time, of `time.monotonic()`; the first call counts.
@@ -96,27 +105,65 @@ class ProcessEnd:
         """
         self._due.put(at)
 
-    def _wait(self) -> None:
-        left = self._due.get() + _SPARE_SECONDS - time.monotonic()
-        time.sleep(min(max(left, 0.0), threading.TIMEOUT_MAX))
-        # Told by another thread: a log or a pipe may be what is stuck.
-        self._telling.set()
-        self._told.wait(_TELL_SECONDS)
+    def _wait(self, *tellings: "_Telling") -> None:
+        _sleep_until(self._due.get() + _SPARE_SECONDS)
+        until = time.monotonic() + _TELL_SECONDS
+        for telling in tellings:
+            telling.begin()
+        for telling in tellings:
+            telling.wait(until)
         os._exit(self._code())
 
-    def _tell(self) -> None:
-        self._telling.wait()
+    def _text(self) -> str:
         try:
-            text = "\n  ".join(
-                (f"ended with exit code {self._code()}; kept by", *keepers(self._loop))
-            )
-            print(f"mtaio: {text}", file=sys.stderr, flush=True)  # noqa: T201
-            if _log.hasHandlers():  # else logging itself would say it again there
-                _log.critical("the process is %s", text)
-            print(end="", flush=True)  # noqa: T201 - what standard output holds back
-            logging.shutdown()
-        finally:
-            self._told.set()
+            kept = list(keepers(self._loop))
+        except Exception as error:  # noqa: BLE001 - code of others: names, `repr`s
+            kept = [f"what could not be named: {error!r}"]
+        return "\n  ".join((f"ended with exit code {self._code()}; kept by", *kept))
+
+
+class _Telling:
+    """A thread that tells `text()` by `tell` once it is asked to."""
+
+    def __init__(self, text: Callable[[], str], tell: Callable[[str], None]) -> None:
+        self._text, self._tell = text, tell
+        self._go, self._done = threading.Event(), threading.Event()
+        threading.Thread(target=self._run, name="mtaio-telling", daemon=True).start()
+
+    def begin(self) -> None:
+        self._go.set()
+
+    def wait(self, until: float) -> None:
+        """Wait until it has told, or until then, of `time.monotonic()`."""
+        self._done.wait(max(until - time.monotonic(), 0.0))
+
+    def _run(self) -> None:
+        self._go.wait()
+        self._tell(self._text())
+        self._done.set()
+
+
+def _sleep_until(at: float) -> None:
+    while (left := at - time.monotonic()) > 0:
+        time.sleep(min(left, _LONGEST_SLEEP))
+
+
+def _print(text: str) -> None:
+    """Tell it on standard error, then flush what standard output holds back."""
+    # A stream may be closed, absent, or a pipe that nobody reads any more.
+    with suppress(Exception):
+        sys.stderr.write(f"mtaio: {text}\n")
+        sys.stderr.flush()
+    with suppress(Exception):
+        sys.stdout.flush()
+
+
+def _log_and_flush(text: str) -> None:
+    with suppress(Exception):
+        if _log.hasHandlers():  # else logging itself would say it again there
+            _log.critical("the process is %s", text)
+    logging.raiseExceptions = False  # one that raises must not keep the others
+    logging.shutdown()
 
 
 def keepers(loop: asyncio.AbstractEventLoop) -> Iterator[str]:

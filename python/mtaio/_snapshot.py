@@ -98,7 +98,7 @@ def _put(body: bytearray, item: Any, encode: Callable[[Any], bytes] | None) -> N
     elif kind is bytes:
         tag, data = b"b", item
     elif kind is int:
-        tag, data = b"i", b"%x" % item if item >= 0 else b"-%x" % -item
+        tag, data = b"i", b"%x" % item
     elif encode is None:
         raise CacheSerializationError(
             f"a snapshot holds str, bytes and int, got {kind.__name__}; pass encode="

@@ -104,12 +104,13 @@ impl Mapping {
         }
     }
 
-    /// Of the `index`th 8-byte word: a counter in a ring's header.
+    /// Loads the `index`th 8-byte word, one of the counters in a ring's header.
     #[inline]
     pub(super) fn load(&self, index: usize, order: Ordering) -> u64 {
         self.word(index).load(order)
     }
 
+    /// Stores it, at once: no other thread and no later process sees a part.
     #[inline]
     pub(super) fn store(&self, index: usize, value: u64, order: Ordering) {
         fuse::before();

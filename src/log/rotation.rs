@@ -109,14 +109,19 @@ fn numbered(path: &Path, suffix: impl AsRef<std::ffi::OsStr>) -> PathBuf {
 /// theirs, so that it tells which is the newer after retention took the first.
 fn next_of(path: &Path, stamp: &str) -> io::Result<PathBuf> {
     let first = numbered(path, format!(".{stamp}"));
-    let same = backups(path)?;
-    let same = same
-        .iter()
+    let same = backups(path)?
+        .into_iter()
         .filter(|backup| backup.stamp.as_deref() == Some(stamp));
-    Ok(match same.map(|backup| backup.number).max() {
-        None => first,
-        Some(last) => numbered(&first, n_suffix(last.saturating_add(1))),
-    })
+    let next = same.map(|backup| backup.number.saturating_add(1)).max();
+    // What is no backup of ours (a folder, a link) may have the name too.
+    let is_free = |name: &PathBuf| fs::symlink_metadata(name).is_err();
+    (next.unwrap_or(0)..u64::MAX)
+        .map(|n| match n {
+            0 => first.clone(),
+            n => numbered(&first, n_suffix(n)),
+        })
+        .find(is_free)
+        .ok_or_else(|| io::Error::other("no number is left for a backup"))
 }
 
 fn remove_if_there(name: &Path) -> io::Result<()> {

@@ -149,3 +149,26 @@ fn a_backups_number_is_greater_than_the_older_ones() {
 
     assert_eq!(given, ["1970-01-01", "1", "2", "3", "4"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_backup_takes_no_name_that_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    fs::write(&log, "line\n").unwrap();
+    fs::create_dir(log.with_extension("1970-01-01")).unwrap();
+    std::os::unix::fs::symlink("nowhere", log.with_extension("1970-01-01.1")).unwrap();
+
+    let backup = set_aside(&log, &count(2), 0).unwrap();
+
+    assert_eq!(backup, log.with_extension("1970-01-01.2"));
+    // One that somebody gave the last number there is leaves none.
+    fs::rename(
+        &backup,
+        log.with_extension(format!("1970-01-01.{}", u64::MAX)),
+    )
+    .unwrap();
+    fs::write(&log, "line\n").unwrap();
+    assert!(set_aside(&log, &count(2), 0).is_err());
+    assert!(log.exists());
+}

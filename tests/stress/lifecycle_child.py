@@ -6,6 +6,8 @@ It prints what happens, a line each. Its protocol: a line in, `answer LINE` out.
 import asyncio
 import contextlib
 import logging.handlers
+import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -149,6 +151,29 @@ def has_a_thread_without_end():
     return app
 
 
+def has_nobody_to_read_its_errors():
+    app = has_a_thread_without_end()
+    _, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    os.set_blocking(write, True)
+    os.dup2(write, 2)
+    return app
+
+
+def has_a_worker():
+    """It inherits the handlers of signals, and is ended by one."""
+    app = Application(health=Ready(), grace_period=20)
+    # As `multiprocessing` has it: ended by SIGTERM, then joined, at exit.
+    worker = multiprocessing.get_context("fork").Process(
+        target=time.sleep, args=(60,), daemon=True
+    )
+    app.add("worker", start=worker.start, stop=lambda: None)
+    return app
+
+
 def blocks_for_ever():
     app = Application(grace_period=0.5)
     app.add("db", **part("db"))
@@ -229,7 +254,7 @@ def reloading():
 
 
 def under_systemd():
-    app = Application(grace_period=20)
+    app = Application(grace_period=1e300)  # beyond what any clock counts
     app.add("db", **part("db"))
     return app
 

@@ -26,10 +26,15 @@ def fill(cache, count=MANY, ttl=None):
         cache.set_nowait(number, bytes(200), ttl)
 
 
+# By default in many shards, by weight in one.
+BY_WEIGHT = {"weigher": lambda _key, value: len(value), "max_weight": 200 * MANY}
+
+
 @linux_only
+@pytest.mark.parametrize("bound", [{}, BY_WEIGHT], ids=["unbounded", "by weight"])
 @pytest.mark.parametrize("way", ["clear", "expiry", "delete"])
-def test_memory_comes_back(way, clock):
-    cache = TTLCache[bytes](default_ttl=1.0, clock=clock)
+def test_memory_comes_back(way, bound, clock):
+    cache = TTLCache[bytes](default_ttl=1.0, clock=clock, **bound)
     gc.collect()
     before = resident_bytes()
     fill(cache)

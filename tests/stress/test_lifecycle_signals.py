@@ -229,6 +229,22 @@ def test_a_thread_without_end_keeps_the_process_no_longer_than_its_grace_period(
     assert "the process is ended with exit code 3; kept by" in child.lines
 
 
+def test_logs_are_flushed_though_nobody_reads_standard_error():
+    child, code = ended_by_sigterm("has_nobody_to_read_its_errors", "db started")
+
+    assert code == ExitCode.UNCLEAN
+    assert "kept back" in child.lines
+    assert "the process is ended with exit code 3; kept by" in child.lines
+
+
+def test_a_worker_process_is_ended_by_a_signal_as_without_an_application():
+    child, code = ended_by_sigterm("has_a_worker", "ready")
+
+    assert code == ExitCode.CLEAN
+    assert child.errors == ""
+    assert sum(line.startswith("unready a stop") for line in child.lines) == 1
+
+
 @pytest.mark.parametrize("scenario", ["blocks_for_ever", "has_a_stuck_log"])
 def test_neither_a_loop_that_is_blocked_for_ever_nor_a_log_keeps_the_process(scenario):
     child, code = ended_by_sigterm(scenario, "blocked")

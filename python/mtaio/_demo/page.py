@@ -147,7 +147,8 @@ class Page:
         host = request.headers.get("host", "")
         if host == f"localhost:{self._server.port}" and request.method == "GET":
             # One origin, which the probes know.
-            return _told(308, "moved", Location=f"{self.origin}{request.path}")
+            target = request.path + (f"?{request.query}" if request.query else "")
+            return _told(308, "moved", Location=self.origin + target)
         if host != f"{HOST}:{self._server.port}":
             return _told(421, f"this is {self.origin}")
         return None

@@ -3,7 +3,7 @@
 //! A key whose bucket is short gets a limiter of its own, and its bucket moves
 //! in there. It moves back once nobody waits and all grants are collected.
 
-use crate::bucket::{Quota, TokenBucket};
+use crate::bucket::{Quota, Refused, TokenBucket};
 use crate::limiter::{Joined, Limiter};
 use crate::line::Grant;
 use std::collections::{BTreeSet, HashMap};
@@ -71,6 +71,11 @@ impl Lines {
         };
         self.open.insert(self.last_id, line);
         self.last_id
+    }
+
+    /// As `Limiter::try_take`, in this line.
+    pub(crate) fn try_take(&mut self, id: u64, tokens: u64, now: u64) -> Result<(), Refused> {
+        self.line(id).limiter.try_take(tokens, now)
     }
 
     /// As `Limiter::join`, in this line.

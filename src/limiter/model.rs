@@ -18,9 +18,6 @@ const KEYS: usize = 3;
 
 /// What a limiter and many by key have in common.
 trait Served {
-    /// Whether `try_take` takes nothing before all grants are collected, too.
-    const KEEPS: bool;
-
     fn try_take(&self, key: usize, tokens: u64, now: u64) -> bool;
     fn join(&self, key: usize, ask: &Ask) -> Joined;
     fn wait_ns(&self, key: usize, tokens: u64, now: u64) -> u64;
@@ -33,8 +30,6 @@ trait Served {
 }
 
 impl Served for Limiter {
-    const KEEPS: bool = false;
-
     fn try_take(&self, _: usize, tokens: u64, now: u64) -> bool {
         self.try_take(tokens, now).is_ok()
     }
@@ -81,8 +76,6 @@ fn sure<T>(done: Result<T, Unsure>) -> T {
 }
 
 impl Served for KeyedBuckets<usize> {
-    const KEEPS: bool = true;
-
     fn try_take(&self, key: usize, tokens: u64, now: u64) -> bool {
         let taken = self.try_take(0, &mut Same(key), (tokens, now), &mut Vec::new());
         sure(taken) == Taken::Granted
@@ -344,8 +337,7 @@ impl<S: Served> Run<S> {
 
     fn try_take(&mut self, key: usize, tokens: u64) {
         let line = &mut self.lines[key];
-        let held = !line.line.is_empty() || S::KEEPS && !line.granted.is_empty();
-        let taken = !held && line.take(tokens, self.now);
+        let taken = line.line.is_empty() && line.take(tokens, self.now);
         assert_eq!(self.served.try_take(key, tokens, self.now), taken);
         if taken {
             self.keep(key, tokens);

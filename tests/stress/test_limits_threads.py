@@ -251,6 +251,23 @@ def test_a_loop_closed_before_it_collects_a_grant_for_a_key_harms_nobody(clock):
     forget([task])
 
 
+def test_a_loop_that_stands_still_with_a_grant_for_a_key_keeps_it_from_nobody(clock):
+    limiter = KeyedRateLimiter(10, 1, clock=clock)
+    assert limiter.try_acquire("k")
+    still = asyncio.new_event_loop()
+    task = still.create_task(limiter.acquire("k"))
+    still.run_until_complete(asyncio.sleep(0))
+    clock.advance(0.2)
+    assert not limiter.try_acquire("k")  # It goes to the first in line.
+    clock.advance(0.2)
+
+    assert limiter.try_acquire("k")
+
+    still.run_until_complete(task)
+    still.close()
+    assert limiter.stats().granted == 3
+
+
 def test_a_loop_closed_with_a_large_request_delays_nobody():
     limiter = RateLimiter(100, 1000)
     limiter.try_acquire(1000)

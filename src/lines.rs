@@ -35,6 +35,8 @@ struct KeyLine {
     limiter: Limiter,
     /// Its entry in `Lines::due`: when the head's tokens are there.
     due: Option<u64>,
+    /// Its lanes in `Lines::granted`.
+    lanes: Vec<u64>,
 }
 
 /// See the module's text. Kept behind a lock.
@@ -65,6 +67,7 @@ impl Lines {
             hash,
             limiter: Limiter::over(bucket),
             due: None,
+            lanes: Vec::new(),
         };
         self.open.insert(self.last_id, line);
         self.last_id
@@ -218,6 +221,10 @@ impl Lines {
         let due = wait.map(|ns| now.saturating_add(ns.max(1)));
         let before = std::mem::replace(&mut line.due, due);
         let lanes = line.limiter.lanes();
+        // A lane whose grant was given back has none to collect any more.
+        for lane in std::mem::replace(&mut line.lanes, lanes.clone()) {
+            self.granted.remove(&(lane, id));
+        }
         if let Some(before) = before {
             self.due.remove(&(before, id));
         }

@@ -205,7 +205,8 @@ def test_the_drain_fails_readiness_first_and_loses_no_request(visit, tmp_path):
         expect(page.locator("#livez strong")).to_have_text("no answer")
         expect(page.get_by_role("button", name="Block the loop")).to_be_disabled()
         assert demo.process.wait(PATIENCE) == ExitCode.CLEAN
-    # Nobody listens any more, and the browser says so.
+    # Nobody listens any more, and the browser says so, at each look of the page.
+    page.close()
     refused = [fault for fault in visit.faults if "ERR_CONNECTION" in fault]
     assert visit.faults == refused
     visit.faults.clear()

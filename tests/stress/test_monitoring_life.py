@@ -214,6 +214,9 @@ def test_the_interpreter_exits_at_any_moment(how, where):
         import asyncio, os, signal, sys
         from mtaio.monitoring import ResourceMonitor
 
+        # Ignored in what a shell has put in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         async def main():
             global monitor
             monitor = ResourceMonitor(interval=0.001)

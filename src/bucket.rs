@@ -35,9 +35,10 @@
 //! `g(b) + burst`. So all in the window is at most `burst + g(b) - g(a)`. Nothing
 //! here relies on the order of readings: the clock may go backwards.
 //!
-//! One who waited may be granted by an earlier reading, that at which it fell
-//! due: see `Quota::forgiving`. A window in which such grants happen holds what
-//! is due in one that began up to `forgiven` sooner: at most half a token more.
+//! One who waited may be granted by an earlier reading, that at which the bucket
+//! was full: see `Quota::forgiving`. A window in which such grants happen holds
+//! what is due in one that began up to `forgiven` sooner: at most half a token
+//! more.
 //!
 //! Rounding two readings down can make `g(b) - g(a)` one grain too large. The
 //! multiplier is lowered by a grain per token to pay for that: a window long
@@ -174,14 +175,19 @@ impl Quota {
         conforms.then(|| full_at.max(reading) + cost)
     }
 
-    /// The age by which a grant at `age_ns` counts, to one who has waited: when
-    /// the bucket was full, if that is at most `forgiven_ns` ago.
-    fn due_age(&self, full_at: u64, age_ns: u64) -> u64 {
+    /// The age by which a grant at `age_ns` counts, to one who has waited since
+    /// `since_ns`: when the bucket was full, if that is at most `forgiven_ns` ago.
+    fn due_age(&self, full_at: u64, since_ns: u64, age_ns: u64) -> u64 {
         if self.forgiven_ns == 0 || self.grains(age_ns) <= full_at {
             return age_ns;
         }
-        let full = self.wait_ns(full_at, u128::from(self.burst), 0);
-        full.clamp(age_ns.saturating_sub(self.forgiven_ns), age_ns)
+        let earliest = age_ns.saturating_sub(self.forgiven_ns).max(since_ns);
+        self.age_at(full_at).max(earliest).min(age_ns)
+    }
+
+    /// The least age that reads `grains` or more.
+    fn age_at(&self, grains: u64) -> u64 {
+        (u128::from(grains) << 63).div_ceil(u128::from(self.multiplier)) as u64
     }
 
     /// The word after giving back `tokens` taken at `taken` grains.
@@ -200,17 +206,18 @@ impl Quota {
     /// Nanoseconds from `age_ns` until `tokens` (even above the burst: those of
     /// a whole queue, one after the other) would all have been granted.
     /// `u64::MAX` stands for longer than the clock runs.
+    ///
+    /// Where a queue is late, it is told as if served now: see `due_age`.
     pub(crate) fn wait_ns(&self, full_at: u64, tokens: u128, age_ns: u64) -> u64 {
-        let base = u128::from(full_at.max(self.grains(age_ns)));
+        let due = self.grains(self.due_age(full_at, 0, age_ns));
+        let base = u128::from(full_at.max(due));
         let last = tokens
             .checked_mul(1 << self.f)
             .and_then(|cost| cost.checked_add(base))
             .map(|full| full.saturating_sub(u128::from(self.cost(self.burst))));
         match last {
             Some(reading) if reading <= u128::from(self.grains(MAX_AGE_NS)) => {
-                // The least age whose rounded-down grains reach `reading`.
-                let age = (reading << 63).div_ceil(u128::from(self.multiplier));
-                (age as u64).saturating_sub(age_ns)
+                self.age_at(reading as u64).saturating_sub(age_ns)
             }
             _ => u64::MAX,
         }
@@ -304,13 +311,13 @@ impl TokenBucket {
         self.update(|full_at| self.quota.grant(full_at, tokens, reading))
     }
 
-    /// As `take_held`, for one who has waited. The clock reading by which the
-    /// tokens are taken: `now`, or earlier by what the quota forgives.
-    pub fn take_due(&self, tokens: u64, now: u64) -> Option<u64> {
-        let age = self.age(now);
+    /// As `take_held`, for one who has waited since `since`. The clock reading by
+    /// which the tokens are taken: `now`, or earlier by what the quota forgives.
+    pub fn take_due(&self, tokens: u64, since: u64, now: u64) -> Option<u64> {
+        let (since, age) = (self.age(since), self.age(now));
         let mut due = age;
         let taken = self.update(|full_at| {
-            due = self.quota.due_age(full_at, age);
+            due = self.quota.due_age(full_at, since, age);
             self.quota.grant(full_at, tokens, self.quota.grains(due))
         });
         taken.then(|| now - (age - due))

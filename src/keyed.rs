@@ -220,9 +220,30 @@ impl<K> KeyedBuckets<K> {
         match taken {
             Taken::Granted => _ = self.granted.fetch_add(tokens, Ordering::Relaxed),
             Taken::Crowded => self.make_room(reading, dropped),
-            Taken::Short | Taken::Held => {}
+            Taken::Held => return self.take_from_line(hash, seek, (tokens, now)),
+            Taken::Short => {}
         }
         Ok(taken)
+    }
+
+    /// Take where a line is open: nobody may wait in it any more.
+    fn take_from_line(
+        &self,
+        hash: u64,
+        seek: &mut impl Seek<K>,
+        (tokens, now): (u64, u64),
+    ) -> Result<Taken, Unsure> {
+        let mut lines = self.lines.lock();
+        let mut shard = self.shard(hash).lock();
+        let index = shard.find(hash, |key| seek.same(key))?;
+        let word = index.map_or(0, |index| *shard.word(index));
+        if word & HELD == 0 {
+            // Closed since: the caller asks again.
+            return Ok(Taken::Held);
+        }
+        // Short too: perhaps by the grant of a loop that is gone.
+        let taken = lines.try_take(word & !HELD, tokens, now);
+        Ok(taken.map_or(Taken::Held, |()| Taken::Granted))
     }
 
     /// As `try_take` where the key is remembered and nobody waits for it. None

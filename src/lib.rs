@@ -10,11 +10,13 @@
 //! wrapper), `bindings::worker` (a queue left behind by a fork),
 //! `bindings::cache::key` and `bindings::cache::reading` (type checks of a key; an
 //! awaitable without that wrapper), `metrics::system` (getrusage, statvfs),
-//! `probe::dump` and `probe::thread` (signals, sockets and state over a fork),
+//! `backstop` (the exit that calls nothing), `probe::dump` and `probe::thread`
+//! (signals, sockets and state over a fork),
 //! and in `log` `mapping`, its stand-in `loom_mapping`, `ring`, `storage`,
 //! `lives`, `fork`, `thread`, `schedule` and `report` (shared memory, files,
 //! forks, signal masks, the C calendar).
 
+pub mod backstop;
 pub mod bucket;
 pub mod cache;
 pub mod keyed;

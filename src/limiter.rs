@@ -238,8 +238,8 @@ impl Limiter {
     }
 
     fn advance(&self, queue: &mut Line, now: u64) {
-        queue.grant(now, |tokens| {
-            let taken = self.bucket.take_due(tokens, now)?;
+        queue.grant(now, |tokens, since| {
+            let taken = self.bucket.take_due(tokens, since, now)?;
             self.granted.fetch_add(tokens, Ordering::Relaxed);
             Some(taken)
         });
@@ -251,5 +251,7 @@ impl Limiter {
     }
 }
 
+#[cfg(all(test, not(feature = "loom")))]
+mod model;
 #[cfg(all(test, not(feature = "loom")))]
 mod tests;

@@ -157,13 +157,13 @@ impl Line {
         self.collect(lane)
     }
 
-    /// Grant from the head for as long as `take(tokens)` agrees and tells the
-    /// reading by which it took. Returns how many; `lanes` tells whom to wake.
-    pub fn grant(&mut self, now: u64, mut take: impl FnMut(u64) -> Option<u64>) -> usize {
+    /// Grant from the head for as long as `take(tokens, joined_ns)` agrees and tells
+    /// the reading by which it took. Returns how many; `lanes` tells whom to wake.
+    pub fn grant(&mut self, now: u64, mut take: impl FnMut(u64, u64) -> Option<u64>) -> usize {
         let before = self.granted.len();
         while let Some(head) = self.waiters.front().copied() {
             if head.tokens > 0 {
-                let Some(taken) = take(head.tokens) else {
+                let Some(taken) = take(head.tokens, head.joined_ns) else {
                     break;
                 };
                 self.pass(&head, now, taken);

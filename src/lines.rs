@@ -3,7 +3,7 @@
 //! A key whose bucket is short gets a limiter of its own, and its bucket moves
 //! in there. It moves back once nobody waits and all grants are collected.
 
-use crate::bucket::{Quota, TokenBucket};
+use crate::bucket::{Quota, Refused, TokenBucket};
 use crate::limiter::{Joined, Limiter};
 use crate::line::Grant;
 use std::collections::{BTreeSet, HashMap};
@@ -35,6 +35,8 @@ struct KeyLine {
     limiter: Limiter,
     /// Its entry in `Lines::due`: when the head's tokens are there.
     due: Option<u64>,
+    /// Its lanes in `Lines::granted`.
+    lanes: Vec<u64>,
 }
 
 /// See the module's text. Kept behind a lock.
@@ -65,9 +67,15 @@ impl Lines {
             hash,
             limiter: Limiter::over(bucket),
             due: None,
+            lanes: Vec::new(),
         };
         self.open.insert(self.last_id, line);
         self.last_id
+    }
+
+    /// As `Limiter::try_take`, in this line.
+    pub(crate) fn try_take(&mut self, id: u64, tokens: u64, now: u64) -> Result<(), Refused> {
+        self.line(id).limiter.try_take(tokens, now)
     }
 
     /// As `Limiter::join`, in this line.
@@ -218,6 +226,10 @@ impl Lines {
         let due = wait.map(|ns| now.saturating_add(ns.max(1)));
         let before = std::mem::replace(&mut line.due, due);
         let lanes = line.limiter.lanes();
+        // A lane whose grant was given back has none to collect any more.
+        for lane in std::mem::replace(&mut line.lanes, lanes.clone()) {
+            self.granted.remove(&(lane, id));
+        }
         if let Some(before) = before {
             self.due.remove(&(before, id));
         }

@@ -173,7 +173,7 @@ impl Permits {
     }
 
     fn advance(&self, queue: &mut Line, now: u64) {
-        queue.grant(now, |_| self.take_held().then_some(now));
+        queue.grant(now, |_, _| self.take_held().then_some(now));
         self.exit(queue);
     }
 

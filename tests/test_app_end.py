@@ -134,6 +134,7 @@ def outcome(monkeypatch):
         done.set()
 
     monkeypatch.setattr(_process_end.os, "_exit", end)
+    monkeypatch.setattr(_process_end._rust, "exit_after", lambda *_: None)
     monkeypatch.setattr(logging, "shutdown", lambda: flushed.append(True))
     monkeypatch.setattr(logging, "raiseExceptions", True)
     return SimpleNamespace(done=done, flushed=flushed, codes=codes)

@@ -301,6 +301,27 @@ async def test_a_cancelled_emit_stops_at_its_listener(emitter, heard):
     assert heard == []
 
 
+async def test_a_lone_listener_fails_and_is_cancelled_as_one_of_many(emitter):
+    errors = []
+    emitter.on_error(lambda event, error: errors.append(type(error)))
+
+    async def listener(event):
+        if event.data is asyncio.sleep:
+            await event.data(10)
+        raise event.data
+
+    emitter.add_listener("e", listener)
+    await emitter.emit("e", ValueError)
+    await emitter.emit("e", asyncio.CancelledError)
+    emitting = asyncio.create_task(emitter.emit("e", asyncio.sleep))
+    await asyncio.sleep(0)
+    emitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await emitting
+
+    assert errors == [ValueError, EventHandlerError]
+
+
 async def test_emits_do_not_wait_for_each_other(emitter, heard):
     gate = asyncio.Event()
 

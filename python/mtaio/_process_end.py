@@ -11,14 +11,16 @@ from contextlib import suppress
 from queue import SimpleQueue
 from types import FrameType
 
+from . import _rust
+
 _log = logging.getLogger("mtaio.app")
 
 # After the grace period: for what ends by itself once the stop is over, then for
 # telling what does not.
 _SPARE_SECONDS = 1.0
-_TELL_SECONDS = 1.0
-# The 2 seconds that the guides promise.
-LATEST_SECONDS = _SPARE_SECONDS + _TELL_SECONDS
+_TELL_SECONDS = 0.75
+# The 2 seconds that the guides promise; a moment more than what comes before.
+LATEST_SECONDS = 2.0
 # Lines for tasks, and for threads; a service has thousands.
 _MOST_TOLD = 20
 # The system's calls take no time of any length.
@@ -73,9 +75,9 @@ class ProcessEnd:
     `asyncio.run` waits for tasks that ignore their cancellation and for the
     threads of the loop's executor, the interpreter for every thread that is no
     daemon: all of it without end. A process that ends by itself never notices.
-    Code that holds the GIL for good is beyond this, and so is what is stuck once
-    the interpreter takes itself down, when no other thread runs any more; for
-    both there is SIGKILL.
+    What is stuck once the interpreter takes itself down, or in C code that never
+    gives the GIL back, is ended too, but without a word. Only C code that did so
+    when the signal came keeps the process: no handler is called then.
 
     Its threads start at once, because neither a signal handler nor an
     interpreter that is shutting down (Python 3.12) can start one.
@@ -92,6 +94,7 @@ class ProcessEnd:
         self._code = code
         # Its `put` may be called in a signal handler, amid another `put`.
         self._due: SimpleQueue[float] = SimpleQueue()
+        self._is_due = False
         # Each by a thread of its own: a pipe or a log may be what is stuck.
         tellings = [_Telling(self._text, tell) for tell in (_print, _log_and_flush)]
         wait = threading.Thread(target=self._wait, args=tellings, daemon=True)
@@ -103,7 +106,16 @@ class ProcessEnd:
 
         From any thread, and from a signal handler.
         """
+        if self._is_due:
+            return
+        self._is_due = True
         self._due.put(at)
+        # At once: it may take less than a turn of the GIL until the interpreter takes
+        # itself down and no other thread runs Python. Time to tell is left also where
+        # the ask was heard too late.
+        left = max(at - time.monotonic(), -_SPARE_SECONDS)
+        with suppress(OSError):  # no thread is to be had: the other end is left
+            _rust.exit_after(left + LATEST_SECONDS, self._code())
 
     def _wait(self, *tellings: "_Telling") -> None:
         _sleep_until(self._due.get() + _SPARE_SECONDS)

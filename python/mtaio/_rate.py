@@ -32,13 +32,15 @@ class RateLimiterStats:
 class RateLimiter(_rust.TokenBucket):
     """At most `burst` tokens at once and `rate` tokens per second in the long run.
 
-    In every window of T seconds at most `burst + rate * T` tokens are granted,
-    to callers in any thread and any event loop together, in the order of their
+    In every window of T seconds at most `burst + rate * T` tokens fall due, to
+    callers in any thread and any event loop together, in the order of their
     calls. GCRA (ITU-T I.371); the bucket starts full.
 
-    Who waits is granted by the moment it fell due, so that a timer's lateness is
-    not lost for the rate; by when it wakes up, a window may hold half a token
-    more. At most a millisecond is made up for, and nothing with a `clock` given.
+    A timer calls late, and a bucket that is full by then loses what would flow
+    in. So who waited counts as granted when the bucket was full, at most half a
+    token and a millisecond ago: the rate is kept, and by the clock at the grant
+    a window may hold half a token more. A `clock` given, `time.monotonic` too,
+    turns that off: no window holds more, and lateness costs rate.
 
     A forked child goes on with a bucket of its own, filled as it was then, and
     without those who wait: they are its parent's.

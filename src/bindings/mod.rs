@@ -5,6 +5,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod args;
+mod backstop;
 pub(crate) mod bucket;
 mod cache;
 pub(crate) mod clock;
@@ -37,6 +38,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m);
     args::register(m)?;
     alarm::register(m)?;
+    backstop::register(m)?;
     bucket::register(m)?;
     cache::register(m)?;
     keyed::register(m)?;

@@ -113,7 +113,7 @@ impl Run {
     fn take_due(&mut self, ahead: f64, part: f64) {
         let tokens = self.ask(ahead, part);
         self.bucket.hold();
-        let at = self.bucket.take_due(tokens, self.now);
+        let at = self.bucket.take_due(tokens, 0, self.now);
         self.bucket.release();
         let Some(at) = at else {
             // Who is due by an earlier reading is due by this one.

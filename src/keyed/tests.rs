@@ -185,6 +185,38 @@ fn dropping_a_lane_leaves_the_others_in_line() {
 }
 
 #[test]
+fn a_grant_that_goes_before_it_is_collected_is_not_looked_for() {
+    for closed in [false, true] {
+        let buckets = KeyedBuckets::new(quota(), 100, 0);
+        assert_eq!(take(&buckets, 2, 5, 0), Taken::Granted);
+        let ask = Ask {
+            lane: 1,
+            tokens: 5,
+            now: 0,
+            max_wait: None,
+        };
+        let joined = until_sure(2, |hash, seek| {
+            buckets.join(hash, seek, &ask, &mut Vec::new())
+        });
+        let Some(Joined::Waiting(ticket)) = joined else {
+            panic!("nothing was left")
+        };
+        assert_eq!(buckets.serve(5_001_000), [1]);
+
+        if closed {
+            buckets.drop_lane(1, 5_001_000, || 5_001_000);
+        } else {
+            buckets.leave(ticket, 5_001_000, || 5_001_000);
+        }
+
+        assert!(buckets.serve(5_001_000).is_empty());
+        assert!(buckets.collect(1).is_empty());
+        assert!(buckets.lines.lock().is_empty());
+        assert_eq!(take(&buckets, 2, 5, 5_001_000), Taken::Granted);
+    }
+}
+
+#[test]
 fn threads_on_the_same_keys_get_each_burst_exactly() {
     let quota = Quota::new(1e-6, 1000).expect("in range");
     let buckets = KeyedBuckets::new(quota, 8000, 0);

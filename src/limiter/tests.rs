@@ -70,6 +70,38 @@ fn a_late_grant_that_is_given_back_leaves_the_bucket_full() {
 }
 
 #[test]
+fn a_wait_behind_a_late_line_is_told_as_if_that_was_served_now() {
+    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
+    let limiter = Limiter::new(quota, 0);
+    limiter.try_take(1, 0).expect("full");
+    limiter.join(1, 1, 0, None);
+    let late = limiter.due_ns(1, 0).expect("one waits") + 800_000;
+
+    let joined = limiter.join(2, 1, late, Some(1_300_000));
+
+    assert!(matches!(joined, Joined::Waiting(_)), "{joined:?}");
+    limiter.serve(late);
+    limiter.serve(late + 1_300_000);
+    assert_eq!(limiter.counts().waiting, 0);
+}
+
+#[test]
+fn nobody_is_granted_by_a_reading_from_before_it_came() {
+    let quota = Quota::new(500.0, 2).expect("in range").forgiving();
+    let limiter = Limiter::new(quota, 0);
+    limiter.try_take(2, 0).expect("full");
+    let Joined::Waiting(head) = limiter.join(1, 2, 0, None) else {
+        panic!("the bucket is empty");
+    };
+    let came = limiter.due_ns(1, 0).expect("one waits") + 400_000;
+    limiter.join(1, 2, came, None);
+
+    limiter.leave(head, came + 200_000, || came + 200_000);
+
+    assert_eq!(limiter.collect(1)[0].taken_ns, came);
+}
+
+#[test]
 fn only_the_first_in_line_or_a_grant_that_leaves_moves_the_head() {
     let limiter = waiting(10.0, 1);
     let join = || match limiter.join(1, 1, 0, None) {

@@ -163,6 +163,19 @@ def has_nobody_to_read_its_errors():
     return app
 
 
+class Sticky:
+    def __del__(self):
+        time.sleep(3600)
+
+
+def is_stuck_at_its_end():
+    app = Application(grace_period=0.1)
+    app.add("db", **part("db"))
+    # Freed with the last of the modules, when no other thread runs Python any more.
+    sys.modules["sticky"] = Sticky()
+    return app
+
+
 def has_a_worker():
     """It inherits the handlers of signals, and is ended by one."""
     app = Application(health=Ready(), grace_period=20)

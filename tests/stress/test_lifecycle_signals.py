@@ -237,6 +237,13 @@ def test_logs_are_flushed_though_nobody_reads_standard_error():
     assert "the process is ended with exit code 3; kept by" in child.lines
 
 
+def test_an_interpreter_that_is_stuck_at_its_end_does_not_keep_the_process():
+    child, code = ended_by_sigterm("is_stuck_at_its_end", "db started")
+
+    assert code == ExitCode.UNCLEAN
+    assert "exit CLEAN" in child.lines
+
+
 def test_a_worker_process_is_ended_by_a_signal_as_without_an_application():
     child, code = ended_by_sigterm("has_a_worker", "ready")
 

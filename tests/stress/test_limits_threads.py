@@ -235,6 +235,39 @@ def test_a_loop_closed_before_it_collects_its_permit_harms_nobody():
     forget([task])
 
 
+def test_a_loop_closed_before_it_collects_a_grant_for_a_key_harms_nobody(clock):
+    limiter = KeyedRateLimiter(10, 1, clock=clock)
+    assert limiter.try_acquire("k")
+    dead = asyncio.new_event_loop()
+    task = dead.create_task(limiter.acquire("k"))
+    dead.run_until_complete(asyncio.sleep(0))
+    clock.advance(0.2)
+    assert not limiter.try_acquire("k")  # It goes to the first in line...
+    dead.close()  # ...whose loop never turns again.
+
+    assert limiter.try_acquire("k")
+
+    assert limiter.stats().waiting == 0
+    forget([task])
+
+
+def test_a_loop_that_stands_still_with_a_grant_for_a_key_keeps_it_from_nobody(clock):
+    limiter = KeyedRateLimiter(10, 1, clock=clock)
+    assert limiter.try_acquire("k")
+    still = asyncio.new_event_loop()
+    task = still.create_task(limiter.acquire("k"))
+    still.run_until_complete(asyncio.sleep(0))
+    clock.advance(0.2)
+    assert not limiter.try_acquire("k")  # It goes to the first in line.
+    clock.advance(0.2)
+
+    assert limiter.try_acquire("k")
+
+    still.run_until_complete(task)
+    still.close()
+    assert limiter.stats().granted == 3
+
+
 def test_a_loop_closed_with_a_large_request_delays_nobody():
     limiter = RateLimiter(100, 1000)
     limiter.try_acquire(1000)

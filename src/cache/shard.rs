@@ -126,7 +126,7 @@ impl<K, V> Shard<K, V> {
             Order::S3Fifo(policy) => policy.bytes(),
             _ => 0,
         };
-        self.slab.bytes() + order
+        self.slab.bytes() + self.extras.bytes() + order
     }
 
     pub(crate) fn weight(&self) -> u64 {
@@ -417,9 +417,9 @@ impl<K, V> Shard<K, V> {
     /// An entry has moved.
     fn follow(&mut self, from: u32, to: u32) {
         self.order.relocate(from, to);
-        if let Some(&extra) = self.extras.get(from as usize) {
-            self.extras[to as usize] = extra;
-        }
+        // Without an extra too: there may be one left of who was in `to` before.
+        let extra = self.extras.get(from as usize).copied();
+        self.note_extra(to, extra.unwrap_or_default());
         // A pass under way may have missed it, so it starts anew: `earliest` still
         // holds.
         self.cursor = 0;

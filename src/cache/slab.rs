@@ -295,3 +295,148 @@ impl<K, V> Slab<K, V> {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A slab of numbers, and next to it which are held, and where.
+    #[derive(Default)]
+    struct Checked {
+        slab: Slab<u32, u32>,
+        /// By number.
+        slots: Vec<Option<u32>>,
+    }
+
+    impl Checked {
+        fn insert(&mut self, number: u32) {
+            let held = Held::new(number, number, 2, number.is_multiple_of(3));
+            let slot = self.slab.insert(hash_of(number), held, usize::MAX);
+            let at = number as usize;
+            self.slots.resize(self.slots.len().max(at + 1), None);
+            assert_eq!(self.slots[at].replace(slot), None);
+        }
+
+        fn remove(&mut self, number: u32) {
+            let slot = self.slots[number as usize].take().expect("it is held");
+            let held = self.slab.remove(slot).expect("it is held");
+            assert_eq!((held.key, held.value), (number, number));
+        }
+
+        /// As a shard does it: only where a slot is vacant.
+        fn shorten(&mut self) {
+            let slots = self.slab.slots();
+            if self.slab.len() == slots {
+                return;
+            }
+            if let Some((from, to)) = self.slab.shorten() {
+                assert_eq!(from as usize, slots - 1);
+                let moved = self.slab.get(to).expect("it went there").key;
+                assert_eq!(self.slots[moved as usize].replace(to), Some(from));
+            }
+            assert_eq!(self.slab.slots(), slots - 1);
+        }
+
+        fn held(&self) -> impl Iterator<Item = (u32, u32)> {
+            let held = (0..).zip(&self.slots);
+            held.filter_map(|(number, slot)| Some((number, (*slot)?)))
+        }
+
+        fn check(&self) {
+            let slab = &self.slab;
+            for (number, slot) in (0..).zip(&self.slots) {
+                let found = slab.index.find(hash_of(number), |&at| {
+                    slab.get(at).is_some_and(|held| held.key == number)
+                });
+                assert_eq!(found, *slot, "{number}");
+            }
+            assert_eq!(slab.len(), self.held().count());
+            assert_eq!(slab.iter().count(), slab.len());
+            let traced = self.held().filter(|(number, _)| number.is_multiple_of(3));
+            assert_eq!(slab.traced(), traced.count());
+            self.check_vacant();
+        }
+
+        /// From the first vacant slot on each is linked back to the one before, and
+        /// all that hold nothing are among them.
+        fn check_vacant(&self) {
+            let (mut previous, mut slot, mut count) = (NONE, self.slab.vacant, 0);
+            while slot != NONE {
+                let Place::Vacant { before, after } = self.slab.places[slot as usize] else {
+                    panic!("slot {slot} is held");
+                };
+                assert_eq!(before, previous);
+                (previous, slot, count) = (slot, after, count + 1);
+            }
+            assert_eq!(count, self.slab.slots() - self.slab.len());
+        }
+    }
+
+    fn hash_of(number: u32) -> u32 {
+        number.wrapping_mul(0x9E37_79B1)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn slots_are_found_and_vacancies_linked_whatever_moves(
+            steps in prop::collection::vec((0..3_u8, 0..40_u32), 1..300),
+        ) {
+            let mut checked = Checked::default();
+            for (kind, number) in steps {
+                let slot = checked.slots.get(number as usize).copied().flatten();
+                match (kind, slot) {
+                    (0, _) => checked.shorten(),
+                    (_, None) => checked.insert(number),
+                    (_, Some(_)) => checked.remove(number),
+                }
+                checked.check();
+            }
+        }
+    }
+
+    #[test]
+    fn the_mark_for_the_collector_stays_and_is_counted_once() {
+        let mut slab = Slab::default();
+        let slot = slab.insert(1, Held::new(1, 1, 2, false), 1);
+
+        for (marked, counted) in [(false, 0), (true, 1), (true, 1), (false, 1)] {
+            slab.replace(slot, Held::new(1, 2, 4, marked));
+            assert_eq!(slab.traced(), counted);
+            let held = slab.get(slot).expect("it stays");
+            assert_eq!(held.traced(), counted == 1);
+        }
+        slab.remove(slot);
+        assert_eq!(slab.traced(), 0);
+    }
+
+    /// To and fro over the sizes at which the index has one table, two or many, and
+    /// the arrays one row or more.
+    #[test]
+    fn nothing_is_lost_at_the_sizes_where_the_forms_change() {
+        let mut checked = Checked::default();
+        let mut next = 0;
+        for size in [
+            52_001, 51_990, 52_010, 65_537, 65_530, 82_000, 2_500, 9_760, 2_400, 52_001, 0, 70_000,
+        ] {
+            while checked.slab.len() < size {
+                checked.insert(next);
+                next += 1;
+            }
+            let surplus = checked.slab.len() - size;
+            // Not in the order of their slots.
+            let mut leaving: Vec<u32> = checked.held().map(|held| held.0).collect();
+            leaving.sort_unstable_by_key(|&number| number.reverse_bits());
+            for &number in &leaving[..surplus] {
+                checked.remove(number);
+                while checked.slab.slots() > 4 * checked.slab.len() {
+                    checked.shorten();
+                }
+            }
+            checked.check();
+        }
+    }
+}

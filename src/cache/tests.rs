@@ -579,6 +579,20 @@ fn few_of_many_left_give_the_memory_back_and_keep_their_order() {
     }
 }
 
+#[test]
+fn reads_of_what_is_past_its_time_give_the_memory_back() {
+    let cache = Numbers::new(Some(1000), Eviction::Lru);
+    for key in 0..1000 {
+        cache.set(key, key, if key < 900 { 10 } else { 100 }, 0);
+    }
+
+    assert!((0..900).all(|key| cache.get(key, 10).is_none()));
+
+    let slots = cache.0.shards[0].lock().slab().slots();
+    assert!(slots <= 4 * 100, "{slots} slots for 100 entries");
+    assert_eq!(cache.live(10).len(), 100);
+}
+
 /// More than one table of the index, and more than the first row of the arrays.
 const MANY: u32 = 150_000;
 
@@ -672,6 +686,27 @@ fn a_large_shard_sweeps_in_bounded_steps_and_gives_its_memory_back_by_the_way() 
 }
 
 #[test]
+fn a_sweep_moves_no_more_than_its_budget() {
+    let cache = Numbers::new(Some(1000), Eviction::Lru);
+    for key in 0..1000 {
+        cache.set(key, key, if key < 900 { 10 } else { 100 }, 0);
+    }
+    let sweep = |slots, removals| {
+        let budget = Budget { slots, removals };
+        cache.0.sweep(0, 10, budget, &mut Leaving::default());
+        cache.0.shards[0].lock().slab().slots()
+    };
+
+    assert_eq!(
+        sweep(1000, 1000),
+        1000,
+        "all that is past its time left first"
+    );
+    assert_eq!(sweep(100, 5), 995, "the last are held, so each has to move");
+    assert_eq!(sweep(5, 100), 990);
+}
+
+#[test]
 fn what_moves_while_a_sweep_is_under_way_is_swept_as_well() {
     let cache = Numbers::new(Some(1000), Eviction::Lru);
     for key in 0..1000 {
@@ -690,6 +725,42 @@ fn what_moves_while_a_sweep_is_under_way_is_swept_as_well() {
 
     assert_eq!(cache.0.len(), 100);
     assert_eq!(cache.live(10).len(), 100);
+}
+
+#[test]
+fn a_value_of_another_weight_keeps_its_place_while_it_fits() {
+    let mut bounds = bounds(None, Eviction::Fifo);
+    bounds.max_weight = Some(10);
+    let cache = Cache::new(bounds);
+    for (number, weight) in [(1, 6), (2, 3)] {
+        set_plain(&cache, number, 10, weight);
+    }
+
+    assert_eq!(set_plain(&cache, 1, 10, 7), 1, "the old value alone leaves");
+    assert_eq!(set_plain(&cache, 3, 10, 1), 1);
+
+    assert_eq!(get_plain(&cache, 1), None, "still the first to leave");
+    assert_eq!(cache.weight(), 4);
+}
+
+#[test]
+fn weights_are_exact_up_to_the_largest_number() {
+    let mut bounds = bounds(None, Eviction::Lru);
+    bounds.max_weight = Some(u64::MAX);
+    let cache = Cache::new(bounds);
+    let largest = u64::MAX;
+
+    for (number, weight, gone, sum) in [
+        (1, largest, 0, largest),
+        (1, largest - 1, 1, largest - 1),
+        (2, 1, 0, largest),
+        (2, 2, 2, 2),
+        (3, largest - 1, 1, largest - 1),
+        (3, largest, 1, largest),
+    ] {
+        assert_eq!(set_plain(&cache, number, 10, weight), gone, "{weight}");
+        assert_eq!(cache.weight(), sum);
+    }
 }
 
 #[test]
@@ -712,6 +783,43 @@ fn one_heavy_entry_evicts_all_of_a_large_shard_and_leaves_nothing_behind() {
             bytes(&cache)
         );
     }
+}
+
+#[test]
+fn who_moves_takes_no_weight_or_grace_from_who_was_there() {
+    let mut bounds = bounds(None, Eviction::Lru);
+    bounds.max_weight = Some(10);
+    let cache = Cache::new(bounds);
+    let last = plain(99);
+    (0..100).for_each(|number| _ = set_plain(&cache, number, 10, 0));
+    let key = plain(5);
+    let mut entry = entry(&key, 5, 10);
+    (entry.weight, entry.grace) = (7, 10);
+    let set = cache.set(key.key.0, &key, entry, 0, &mut Leaving::default());
+    assert_eq!((set, cache.weight()), (Ok(()), 7));
+
+    // Key 5 leaves last but one, so the place of it is filled first.
+    for number in (0..5).chain(6..76).chain([5, 76]) {
+        let key = plain(number);
+        assert!(
+            cache
+                .delete(key.key.0, &key, 0)
+                .is_ok_and(|gone| gone.is_some())
+        );
+    }
+    assert!(cache.shards[0].lock().slab().slots() < 100, "some moved");
+
+    let stale = cache.get_stale(last.key.0, &last, 10, |value| *value);
+    assert!(matches!(stale, Ok(Read::Expired(_))), "{stale:?}");
+    (77..99).for_each(|number| {
+        let key = plain(number);
+        assert!(
+            cache
+                .delete(key.key.0, &key, 0)
+                .is_ok_and(|gone| gone.is_some())
+        );
+    });
+    assert_eq!((cache.len(), cache.weight()), (0, 0));
 }
 
 #[test]

@@ -2,14 +2,12 @@
 //! reference of a few lines in plain nanoseconds.
 //!
 //! All times are multiples of a twentieth of a token, and each step is 101 ns
-//! later than that: so nothing is due at the very moment of a step, and the
-//! reference and the bucket, whose tokens take about a nanosecond longer, must
-//! always decide alike.
+//! later: so nothing is due at the very moment of a step, and the reference and
+//! the bucket, whose tokens take about a nanosecond longer, must decide alike.
 
 use super::*;
 use crate::keyed::{Ask, KeyedBuckets, Seek, Taken, Unsure};
-use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::{prelude::*, sample::Index};
 use std::collections::VecDeque;
 
 const STEP_NS: u64 = 101;

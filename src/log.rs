@@ -120,9 +120,6 @@ impl Life {
         if first {
             open_first(config)?;
         }
-        // Before the file is opened: a dying process lets go of its descriptors
-        // in their order, so nobody gets the file's lock and finds this ring's
-        // still held.
         let (housed, refused) =
             storage::house(config.rings.as_deref(), &config.path, config.ring_bytes);
         if first

@@ -179,11 +179,11 @@ impl LogFile {
         siblings
             .flatten()
             .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
-            .filter_map(|entry| File::open(entry.path()).ok())
-            .find(|file| {
-                file.metadata()
-                    .is_ok_and(|m| m.is_file() && identity(&m) == id)
-            })
+            .map(|entry| entry.path())
+            // Before it is opened, too: opening a pipe would wait for its writer.
+            .filter(|path| fs::metadata(path).is_ok_and(|m| m.is_file() && identity(&m) == id))
+            .filter_map(|path| File::open(path).ok())
+            .find(|file| file.metadata().is_ok_and(|m| identity(&m) == id))
     }
 }
 
@@ -245,4 +245,24 @@ fn common_prefix(mut file: File, offset: u64, bytes: &[u8]) -> io::Result<usize>
     file.take(bytes.len() as u64).read_to_end(&mut there)?;
     let same = there.iter().zip(bytes).take_while(|(a, b)| a == b);
     Ok(same.count())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_for_a_moved_file_opens_no_pipe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("log.pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo is there").success());
+        let moved = folder.path().join("log.1");
+        fs::write(&moved, "line\n").expect("written");
+        let id = identity(&fs::metadata(&moved).expect("just written"));
+
+        let file = LogFile::new(folder.path().join("log"));
+
+        assert!(file.find(id).is_some());
+    }
 }

@@ -3,6 +3,7 @@
 //! Every step is one rename or one removal, so a process killed between two of
 //! them leaves each file whole; the next rotation closes the gap it left.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -236,10 +237,13 @@ pub(super) fn prune(path: &Path, policy: &Policy, now: SystemTime) -> io::Result
     }
     let mut total = 0;
     let mut outcome = Ok(());
-    for (place, backup) in backups(path)?.into_iter().enumerate() {
+    // Those that a death left both as they were and compressed count once.
+    let mut seen = HashSet::new();
+    for backup in backups(path)? {
         total += backup.size;
+        seen.insert((backup.stamp.clone(), backup.number));
         let age = now.duration_since(backup.modified).unwrap_or_default();
-        let keep = (policy.backup_count == 0 || place < policy.backup_count)
+        let keep = (policy.backup_count == 0 || seen.len() <= policy.backup_count)
             && policy.max_age.is_none_or(|limit| age <= limit)
             && policy.max_total_bytes.is_none_or(|limit| total <= limit);
         if !keep {

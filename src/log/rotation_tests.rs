@@ -92,6 +92,21 @@ fn retention_keeps_what_is_just_within_its_limit() {
     assert_eq!(kept(&numbered, &total(5)), ["1"]);
 }
 
+/// A death between giving a compressed backup its name and removing the other.
+#[test]
+fn a_backup_that_is_there_twice_counts_once() {
+    let laid = [
+        ("2023-11-10", 100),
+        ("2023-11-09", 200),
+        ("2023-11-09.gz", 200),
+        ("2023-11-08.gz", 300),
+    ];
+
+    let names = laid.map(|(name, _)| name);
+    assert_eq!(kept(&laid, &count(2)), names[..3]);
+    assert_eq!(kept(&laid, &count(1)), names[..1]);
+}
+
 #[test]
 fn backups_of_one_instant_are_ordered_by_their_names() {
     let day = ["2023-11-10.10", "2023-11-10.9.gz", "2023-11-10"];

@@ -32,6 +32,7 @@ mod report;
 mod ring;
 mod rotation;
 mod schedule;
+mod siblings;
 mod spill;
 mod stats;
 mod storage;

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
@@ -23,6 +23,7 @@ use super::names::names;
 use super::worker;
 use crate::log::format::escape_controls;
 use crate::log::{Log, Notice, Progress, Refused, Stats};
+use crate::sync::Mutex;
 
 /// The callback, where the collector and the writer thread both reach it.
 type Callback = Arc<Mutex<Option<Py<PyAny>>>>;
@@ -69,7 +70,7 @@ fn tell(callback: &Callback, notice: &Notice) {
     let words = notice.to_string();
     worker::call_later(move |py| {
         let function = {
-            let held = callback.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = callback.lock();
             held.as_ref().map(|function| function.clone_ref(py))
         };
         if let Some(function) = function
@@ -252,7 +253,7 @@ impl LogHandler {
         on_error: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let options = Options::of(options)?;
-        *self.on_error.lock().unwrap_or_else(PoisonError::into_inner) = on_error;
+        *self.on_error.lock() = on_error;
         let callback = Arc::clone(&self.on_error);
         let config = options.config(Arc::new(move |notice| tell(&callback, &notice)))?;
         let opened = worker::detached(py, || Log::open(config));
@@ -343,7 +344,7 @@ impl LogHandler {
 
     #[allow(clippy::needless_pass_by_value)] // PyO3's signature
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Ok(callback) = self.on_error.try_lock()
+        if let Some(callback) = self.on_error.try_lock()
             && let Some(callback) = callback.as_ref()
         {
             visit.call(callback)?;
@@ -353,11 +354,7 @@ impl LogHandler {
 
     fn __clear__(&self) {
         self.plans.clear();
-        let dropped = self
-            .on_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let dropped = self.on_error.lock().take();
         drop(dropped);
     }
 }

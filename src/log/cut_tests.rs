@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::drain::{Tally, Target};
 use super::fuse::{light, shielded};
+use super::siblings::{Others, Siblings};
 use super::spill::ring_of;
 use super::storage::{self, Housed};
 use super::{Config, Mode, Policy};
@@ -290,6 +291,76 @@ fn a_process_and_its_recovery_may_be_cut_anywhere() {
 
     assert!(run_with_every_cut(&rotating) > 1000);
     assert!(run_with_every_cut(&parted) > 500);
+}
+
+/// A sibling's next line is like the one that the dead one was about to write.
+#[test]
+fn a_dead_ones_line_is_told_from_one_like_it() {
+    for points in 0.. {
+        let scene = Scene::new(0);
+        let [mut dead, mut heir, mut others] = [(); 3].map(|()| Account::default());
+        let (mut given, mut accepted) = (0, 0);
+        let mut sibling = Process::begin(&scene, "s", &mut others);
+        sibling.log(3);
+        sibling.turn();
+
+        let finished = light(points, || {
+            let mut process = Process::begin(&scene, "p", &mut dead);
+            for _ in 0..2 {
+                given += 1;
+                process.housed.push(b"same\n").unwrap();
+                accepted += 1;
+            }
+            process.turn();
+            process.close();
+        });
+        sibling.housed.push(b"same\n").unwrap();
+        sibling.turn();
+        Process::begin(&scene, "h", &mut heir).log_and_close();
+        sibling.close();
+
+        let found = scene.text().matches("same\n").count();
+        assert!(
+            (accepted + 1..=given + 1).contains(&found),
+            "cut at {points}: {found} of {accepted} and one"
+        );
+        if finished.is_some() {
+            break;
+        }
+    }
+}
+
+/// Which lets go of the log's lock before its ring's.
+#[test]
+fn a_dying_process_is_told_from_a_dead_one() {
+    let scene = Scene::new(0);
+    let config = scene.config();
+    let rings = config.rings.as_deref().unwrap();
+    let (own, _) = storage::house(Some(rings), &config.path, RING);
+    let mut siblings = Siblings::new(config.rings.clone());
+    let mut others = || siblings.left(&config.path, &own);
+    // As if nothing had come or gone for long: the names are remembered.
+    let folder = fs::File::open(rings).unwrap();
+    folder.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(others(), Others::Done);
+    let (dying, _) = storage::house(Some(rings), &config.path, RING);
+    dying.push(b"line\n").unwrap();
+    assert_eq!(others(), Others::Done);
+
+    // Cut amid the copy into the log.
+    let mut target = Target::new(&config);
+    let mut tally = Tally::default();
+    assert!(light(9, || target.drain(&dying, &mut tally)).is_none());
+    drop(target);
+
+    assert_eq!(fs::read(&config.path).unwrap(), b"li");
+    assert_eq!(others(), Others::Dying);
+    drop(dying);
+    assert_eq!(others(), Others::Dead);
+    let mut heir = Target::new(&config);
+    heir.drain(&own, &mut tally).unwrap();
+    assert_eq!(others(), Others::Done);
+    assert_eq!(scene.text(), "line\n");
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {

@@ -11,7 +11,9 @@
 //! 5. unlock.
 //!
 //! An intent whose start is still the tail was not carried through: comparing
-//! the file at that offset with the records tells how much of it was.
+//! the file at that offset with the records tells how much of it was, if only
+//! nobody has written behind it. So whoever locks the file looks at the rings of
+//! others first, and settles what a death has left before it writes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,8 +24,9 @@ use super::Config;
 use super::batch::{Batch, read_record, read_until, whole_records};
 use super::compress;
 use super::file::{Identity, LogFile, Standing};
-use super::ring::{Corrupt, Intent};
+use super::ring::{Corrupt, Intent, NOWHERE};
 use super::rotation::{self, Policy};
+use super::siblings::Siblings;
 use super::storage::{self, Housed, Orphan};
 use super::thread;
 
@@ -55,6 +58,7 @@ pub(super) struct Target {
     pub(super) file: LogFile,
     policy: Policy,
     rings: Option<PathBuf>,
+    siblings: Siblings,
     fsync: bool,
     /// When the present file's period ends, in seconds since the epoch.
     period: Option<(Identity, u64, u64)>,
@@ -73,6 +77,7 @@ impl Target {
             file: LogFile::new(config.path.clone()),
             policy: config.policy.clone(),
             rings: config.rings.clone(),
+            siblings: Siblings::new(config.rings.clone()),
             fsync: config.fsync,
             period: None,
             rotate_after: None,
@@ -121,8 +126,8 @@ impl Target {
     ///
     /// What was done before a failure is in `tally`; the rest stays in the ring.
     pub(super) fn drain(&mut self, source: &Housed, tally: &mut Tally) -> io::Result<()> {
-        let at = self.file.lock()?;
-        let outcome = self.drain_locked(source, at, tally);
+        let (at, is_cut) = self.siblings.lock(&mut self.file, source)?;
+        let outcome = self.drain_locked(source, at, is_cut, tally);
         self.file.unlock();
         outcome
     }
@@ -131,8 +136,12 @@ impl Target {
         &mut self,
         source: &Housed,
         mut at: Standing,
+        is_cut: bool,
         tally: &mut Tally,
     ) -> io::Result<()> {
+        if is_cut {
+            self.recover(&mut at, true, tally)?;
+        }
         // A line of our own may be the torn one.
         tally.records += self.settle(source, &mut at, tally)?;
         let mut at = self.mend(at, tally)?;
@@ -224,14 +233,14 @@ impl Target {
             return Ok(settled);
         }
         if rotate && self.period_is_over(*at) && source.ring.used() > 0 {
-            self.rotate(at, tally)?;
+            self.rotate(source, at, tally)?;
         }
         let start = source.ring.tail();
         let mut batch = Batch::default();
         self.fill(source, start, *at, rotate, &mut batch, tally)?;
         // Again if another process filled the new file before we had its lock.
         while batch.full && batch.ends.is_empty() {
-            self.rotate(at, tally)?;
+            self.rotate(source, at, tally)?;
             self.fill(source, start, *at, rotate, &mut batch, tally)?;
         }
         self.write(source, at, start, &batch, tally)
@@ -248,16 +257,40 @@ impl Target {
         let Some(end) = batch.end() else {
             return Ok(0);
         };
-        source.ring.intend(Intent {
+        let intent = Intent {
             start,
             end,
             skip: 0,
             dev: at.id.dev,
             ino: at.id.ino,
             offset: at.size,
-        });
-        self.append(at, &batch.bytes)?;
+        };
+        source.ring.intend(intent);
+        self.append_intended(source, at, intent, 0, &batch.bytes)?;
         Ok(finish(source, end, batch, tally))
+    }
+
+    /// Appends; after a failure that left nothing, says that the records but for
+    /// their first `done` bytes are nowhere: others write there now, maybe the
+    /// same.
+    fn append_intended(
+        &mut self,
+        source: &Housed,
+        at: &mut Standing,
+        intent: Intent,
+        done: usize,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let before = *at;
+        let appended = self.append(at, bytes);
+        if appended.is_err() && self.file.ends_at(before) {
+            source.ring.intend(Intent {
+                skip: done as u64,
+                offset: NOWHERE,
+                ..intent
+            });
+        }
+        appended
     }
 
     /// Completes what an unsettled intent announced; returns its records.
@@ -274,7 +307,7 @@ impl Target {
             ino: intent.ino,
         };
         let skip = (intent.skip as usize).min(batch.bytes.len());
-        let there = if at.regular {
+        let there = if at.regular && intent.offset != NOWHERE {
             self.file.written(id, intent.offset, &batch.bytes[skip..])
         } else {
             0
@@ -287,7 +320,8 @@ impl Target {
             } else {
                 self.begin_anew(source, at, intent, whole_records(&batch, done))?
             };
-            self.append(at, &batch.bytes[from..])?;
+            let whole = whole_records(&batch, from);
+            self.append_intended(source, at, intent, whole, &batch.bytes[from..])?;
         }
         Ok(finish(source, intent.end, &batch, tally))
     }
@@ -363,7 +397,7 @@ impl Target {
     }
 
     /// Sets the file aside. A failure is told and the old file goes on.
-    fn rotate(&mut self, at: &mut Standing, tally: &mut Tally) -> io::Result<()> {
+    fn rotate(&mut self, source: &Housed, at: &mut Standing, tally: &mut Tally) -> io::Result<()> {
         // A dead process's intent names this file: settle it while it is here.
         self.recover(at, false, tally)?;
         let began = self
@@ -377,7 +411,11 @@ impl Target {
         }
         self.rotate_after = None;
         self.file.close();
-        *at = self.file.lock()?;
+        let is_cut;
+        (*at, is_cut) = self.siblings.lock(&mut self.file, source)?;
+        if is_cut {
+            self.recover(at, false, tally)?;
+        }
         tally.rotations += 1;
         let pruned = rotation::prune(self.file.path(), &self.policy, (self.wall)());
         tally.rotation_fault = pruned.err();

@@ -137,6 +137,12 @@ impl LogFile {
         Ok(())
     }
 
+    /// True if nothing stands behind the place where it was locked.
+    pub(super) fn ends_at(&self, at: Standing) -> bool {
+        let now = self.file.as_ref().and_then(|file| file.metadata().ok());
+        now.is_some_and(|now| at.regular && now.len() == at.size)
+    }
+
     /// Waits until the file is on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.as_ref().map_or(Ok(()), |file| file.sync_data())

@@ -39,6 +39,9 @@ const W_TAIL: usize = 16;
 /// Two intents of eight words: one is whole while the other is being stored.
 const W_INTENTS: [usize; 2] = [24, 32];
 
+/// The offset of an intent that failed and left nothing in the file.
+pub(super) const NOWHERE: u64 = u64::MAX;
+
 /// What the writer is about to do, stored before it does it.
 ///
 /// The records from `start` to `end`, less their first `skip` bytes, go to

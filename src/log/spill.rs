@@ -11,11 +11,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::file::folder;
 use super::storage::{create_private, is_ours, open_private};
 use super::{fuse, ring};
+use crate::sync::Mutex;
 
 /// What stands in the ring for a record beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,6 @@ impl Spills {
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Vec<u8>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// True while there is room for `record`, or none is here: one that is
     /// longer than the ring has to go somewhere.
     pub(super) fn have_room(&self, record: &[u8]) -> bool {
@@ -93,7 +89,7 @@ impl Spills {
         self.bytes.fetch_update(Relaxed, Relaxed, claim).ok()?;
         let number = self.next.fetch_add(1, Relaxed);
         if !self.put_in_file(number, record) {
-            self.locked().insert(number, record.to_vec());
+            self.held.lock().insert(number, record.to_vec());
         }
         Some(Spill {
             number,
@@ -120,7 +116,7 @@ impl Spills {
     /// Appends the record to `out`; `NotFound` if it is gone or damaged.
     pub(super) fn read(&self, spill: &Spill, out: &mut Vec<u8>) -> io::Result<()> {
         let begin = out.len();
-        if let Some(record) = self.locked().get(&spill.number) {
+        if let Some(record) = self.held.lock().get(&spill.number) {
             out.extend_from_slice(record);
             return Ok(());
         }
@@ -142,7 +138,7 @@ impl Spills {
         // A dead process's are not counted here.
         let less = |held: u64| Some(held.saturating_sub(spill.len));
         let _ = self.bytes.fetch_update(Relaxed, Relaxed, less);
-        if self.locked().remove(&spill.number).is_none()
+        if self.held.lock().remove(&spill.number).is_none()
             && let Some(path) = self.path(spill.number)
         {
             fuse::before();

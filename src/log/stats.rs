@@ -1,9 +1,9 @@
 //! What a log has done so far.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use super::drain::Tally;
+use crate::sync::Mutex;
 
 /// Counters since the handler was made, over all its forks' own lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,18 +71,10 @@ impl Counters {
     }
 
     pub(super) fn note(&self, error: &str) {
-        let mut last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *last = Some(error.to_owned());
+        *self.last_error.lock() = Some(error.to_owned());
     }
 
     pub(super) fn snapshot(&self) -> Stats {
-        let last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         Stats {
             accepted: self.accepted.load(Relaxed),
             written: self.written.load(Relaxed),
@@ -93,7 +85,7 @@ impl Counters {
             failed_writes: self.failed_writes.load(Relaxed),
             rotations: self.rotations.load(Relaxed),
             failed_rotations: self.failed_rotations.load(Relaxed),
-            last_error: last.clone(),
+            last_error: self.last_error.lock().clone(),
             ..Stats::default()
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fork::Guarded;
 use super::fuse;
 use super::mapping::Mapping;
-use super::ring::{self, HEADER, Refused, Ring, Unfit};
+use super::ring::{self, HEADER, NOWHERE, Refused, Ring, Unfit};
 use super::spill::{self, Spills};
 
 /// Memory-backed on every Linux we know; verified by `is_memory`.
@@ -52,6 +52,11 @@ impl Housed {
             ring,
             home,
         }
+    }
+
+    /// The ring's file.
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.home.as_ref().map(|home| home.path.as_path())
     }
 
     /// True when the records outlive the process.
@@ -191,18 +196,39 @@ pub(super) fn orphans(folder: &Path, path: &Path) -> Vec<Orphan> {
     homes.iter().filter_map(|home| adopt(home, path)).collect()
 }
 
+/// True if the ring at `home` says of a write to the log at `path` that it was
+/// begun, and not that it was done.
+pub(super) fn is_cut(home: &Path, path: &Path) -> bool {
+    let Ok(file) = open_private(home) else {
+        return false;
+    };
+    let len = file.metadata().map_or(0, |about| about.len());
+    let is_ring = is_ours(&file) && len <= LARGEST;
+    is_ring
+        && open_ring(home, len as usize).is_ok_and(|ring| {
+            let intent = ring.unsettled();
+            intent.is_some_and(|intent| intent.offset != NOWHERE) && ring.path() == recorded(path)
+        })
+}
+
+/// True while the owner of the ring at `home`, or who recovers it, lives.
+pub(super) fn is_held(home: &Path) -> bool {
+    let lock = Guarded::open(|| open_private(home));
+    lock.is_ok_and(|lock| lock.try_lock().is_err())
+}
+
 /// Where rings of the log may lie. What is left of a ring that is gone goes.
-fn homes(folder: &Path, path: &Path) -> Vec<PathBuf> {
+pub(super) fn homes(folder: &Path, path: &Path) -> Vec<PathBuf> {
     let prefix = prefix(path);
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
-    let ours = |entry: &PathBuf| {
-        let name = entry.file_name().unwrap_or_default();
+    let ours = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
         name.as_encoded_bytes().starts_with(prefix.as_bytes())
     };
     let mut found = Vec::new();
-    for entry in entries.flatten().map(|entry| entry.path()).filter(ours) {
+    for entry in entries.flatten().filter(ours).map(|entry| entry.path()) {
         if entry.extension().is_some_and(|end| end == "ring") {
             found.push(entry);
         } else if let Some(ring) = spill::ring_of(&entry) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::{self as std_thread, Thread};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use super::drain::{Tally, Target};
 use super::report::{self, Notice};
 use super::stats::Counters;
 use super::storage::Housed;
+use crate::sync::{Condvar, Mutex};
 
 /// Rounds of gathering that find nothing before the writer sleeps until woken:
 /// while records flow, no producer pays for a wake-up.
@@ -49,7 +50,7 @@ impl Shared {
             bell: Doorbell::new(),
             thread: OnceLock::new(),
             waiting: Mutex::default(),
-            progress: Condvar::new(),
+            progress: Condvar::default(),
             urgent: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -105,19 +106,17 @@ impl Shared {
 
     /// Waits until `done`, at most `timeout`; returns whether it is.
     pub(super) fn wait(&self, timeout: Duration, done: impl Fn(&Self) -> bool) -> bool {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = |_: &mut Waiting| !done(self);
-        let (_guard, _) = self
+        let waiting = self.waiting.lock();
+        let _guard = self
             .progress
-            .wait_timeout_while(waiting, timeout, pending)
-            .unwrap_or_else(PoisonError::into_inner);
+            .wait_timeout_while(waiting, timeout, |_| !done(self));
         done(self)
     }
 
     /// Wakes `waker` once all before `position` is written; true if it is.
     /// `u64::MAX` stands for the end of the writer.
     pub(super) fn wake_at(&self, position: u64, waker: &Waker) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if self.is_reached(position) {
             return true;
         }
@@ -137,7 +136,7 @@ impl Shared {
     fn announce(&self) {
         let mut due = Vec::new();
         {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock();
             let (ready, rest) = std::mem::take(&mut waiting.wakers)
                 .into_iter()
                 .partition(|(position, _)| self.is_reached(*position));

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -143,6 +144,37 @@ def test_a_full_disk_survived_by_no_one_is_mended_by_the_next(path):
 
     assert code == 7
     assert log_census.check(path, "app") == {"app": 2000}
+
+
+NO_ROOM = """
+import logging, resource, signal, sys, time
+from mtaio.logging import AsyncFileHandler
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (7, -1))
+handler = AsyncFileHandler(sys.argv[1])
+handler.emit(logging.makeLogRecord({"msg": "same"}))
+while handler.stats().failed_writes < 2: time.sleep(0.001)
+print("failed", flush=True)
+sys.stdin.readline()
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+handler.close()
+"""
+
+
+def test_a_line_that_failed_is_told_from_another_processs_like_it(path, handler):
+    path.write_text("before\n")
+    command = [sys.executable, "-c", NO_ROOM, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "failed\n"
+
+        handler.emit(logging.makeLogRecord({"msg": "same"}))
+        handler.flush()
+        process.communicate("go on\n", timeout=20)
+
+    assert process.returncode == 0
+    assert path.read_text() == "before\nsame\nsame\n"
 
 
 @pytest.mark.parametrize("change", ["unlink", "rename"])

@@ -88,7 +88,7 @@ pub(crate) struct Shard<K, V> {
     /// Most weight.
     max_weight: u64,
     weight: u64,
-    /// By slot; empty until an entry has a weight or a grace.
+    /// By slot; without a bound of weight empty until an entry has a grace.
     extras: Rows<Extra>,
     /// No entry expires before this, so until then nothing is swept.
     earliest: u64,
@@ -448,7 +448,9 @@ impl<K, V> Shard<K, V> {
 
     fn note_extra(&mut self, slot: u32, extra: Extra) {
         let plain = extra.weight == 0 && extra.grace == 0;
-        if plain && self.extras.is_empty() {
+        // Where weights are bounded there will be some: not for all slots at once.
+        let weighed = self.max_weight < u64::MAX;
+        if plain && !weighed && self.extras.is_empty() {
             return;
         }
         let at = slot as usize;

@@ -744,6 +744,20 @@ fn a_value_of_another_weight_keeps_its_place_while_it_fits() {
 }
 
 #[test]
+fn the_first_weight_among_many_entries_of_none_makes_no_room_for_all_at_once() {
+    let mut bounds = bounds(None, Eviction::Lru);
+    bounds.max_weight = Some(10);
+    let cache = Cache::new(bounds);
+    (0..1000).for_each(|number| _ = set_plain(&cache, number, 10, 0));
+    let before = bytes(&cache);
+
+    set_plain(&cache, 1000, 10, 1);
+
+    let more = bytes(&cache) - before;
+    assert!(more < 8 * 1000, "{more} bytes for one entry");
+}
+
+#[test]
 fn weights_are_exact_up_to_the_largest_number() {
     let mut bounds = bounds(None, Eviction::Lru);
     bounds.max_weight = Some(u64::MAX);
@@ -787,9 +801,7 @@ fn one_heavy_entry_evicts_all_of_a_large_shard_and_leaves_nothing_behind() {
 
 #[test]
 fn who_moves_takes_no_weight_or_grace_from_who_was_there() {
-    let mut bounds = bounds(None, Eviction::Lru);
-    bounds.max_weight = Some(10);
-    let cache = Cache::new(bounds);
+    let cache = Cache::new(bounds(Some(100), Eviction::Lru));
     let last = plain(99);
     (0..100).for_each(|number| _ = set_plain(&cache, number, 10, 0));
     let key = plain(5);

@@ -5,14 +5,14 @@
 /// What follows takes effect at once or not at all.
 #[inline]
 pub(super) fn before() {
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     lit::burn();
 }
 
 /// Has all of `bytes` copied, or a half, or nothing.
 #[inline]
 pub(super) fn copy<T>(bytes: &[u8], mut copy: impl FnMut(&[u8]) -> T) -> T {
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     lit::copy(bytes, &mut copy);
     copy(bytes)
 }
@@ -20,7 +20,7 @@ pub(super) fn copy<T>(bytes: &[u8], mut copy: impl FnMut(&[u8]) -> T) -> T {
 #[cfg(all(test, not(feature = "loom")))]
 pub(super) use lit::{light, shielded};
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod lit {
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -298,30 +298,37 @@ class EventEmitter:
             [entry] = route
             try:
                 await entry.call(event)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # reported, whatever it is
-                await self._failed(event, error, entry.listener)
+            except (
+                Exception,
+                asyncio.CancelledError,
+            ) as error:  # reported, whatever it is
+                if not await self._told(event, error, entry.listener):
+                    raise
             return
         for entry in route:
             try:
                 await entry.call(event)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
-                await self._failed(event, error, entry.listener)
+            except (Exception, asyncio.CancelledError) as error:
+                if not await self._told(event, error, entry.listener):
+                    raise
             if not event.propagate:
                 break
 
-    async def _failed(
+    async def _told(
         self,
         event: Event[Any],
         error: Exception | asyncio.CancelledError,
         listener: Listener,
-    ) -> None:
+    ) -> bool:
+        """Report what a listener raised; False if it is `emit` that was cancelled."""
         if isinstance(error, asyncio.CancelledError):
             if _being_cancelled():
-                raise error
+                return False
             own = EventHandlerError("the listener was cancelled by its own code")
             own.__cause__ = error
             error = own
         await self._report(event, error, listener)
+        return True
 
     def _route(self, name: str) -> tuple[_Entry, ...]:
         _rust.text("event_name", name)

@@ -298,10 +298,7 @@ class EventEmitter:
             [entry] = route
             try:
                 await entry.call(event)
-            except (
-                Exception,
-                asyncio.CancelledError,
-            ) as error:  # reported, whatever it is
+            except (Exception, asyncio.CancelledError) as error:
                 if not await self._told(event, error, entry.listener):
                     raise
             return

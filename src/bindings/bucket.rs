@@ -12,10 +12,12 @@ use super::ready;
 use crate::bucket::{MAX_BURST, Quota, QuotaError, RATES, Refused};
 use crate::limiter::{Joined, Limiter};
 use crate::line::Grant;
-use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::PyBool;
+use pyo3::{Borrowed, PyClass};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rate limiter's native half: the bucket and the line of those who wait.
@@ -371,9 +373,73 @@ pub(crate) fn asked(arguments: &[Borrowed<'_, '_, PyAny>], quota: &Quota) -> Opt
     (1..=quota.burst()).contains(&tokens).then_some(tokens)
 }
 
-impl PyTokenBucket {
-    /// Take now by the system's clock. None where others wait, or it isn't ours
-    /// to judge.
+/// A limiter whose usual cases have short cuts.
+pub(crate) trait AtOnce: PyClass<Frozen = True> + Sync {
+    /// Take now, by the system's clock, what `try_acquire` was asked for. None
+    /// where that is for the method itself to judge.
+    fn take_at_once(&self, arguments: &[Borrowed<'_, '_, PyAny>]) -> Option<bool>;
+
+    /// Count a request that was refused for good.
+    fn count_refused(&self);
+
+    /// A static of its own: for `try_acquire` and for `acquire`.
+    fn made() -> &'static [Made; 2];
+}
+
+/// `try_acquire` where it can be answered at once.
+struct TryAcquire<L>(PhantomData<L>);
+
+impl<L: AtOnce> Shortcut for TryAcquire<L> {
+    type Class = L;
+    const NAME: &'static str = "try_acquire";
+
+    #[inline]
+    fn usual<'py>(
+        slf: Borrowed<'_, 'py, L>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let limiter = slf.get();
+        let taken = limiter.take_at_once(arguments)?;
+        if !taken {
+            limiter.count_refused();
+        }
+        Some(PyBool::new(slf.py(), taken).to_owned().into_any())
+    }
+
+    fn made() -> &'static Made {
+        &L::made()[0]
+    }
+}
+
+/// `acquire` with tokens left.
+struct Acquire<L>(PhantomData<L>);
+
+impl<L: AtOnce> Shortcut for Acquire<L> {
+    type Class = L;
+    const NAME: &'static str = "acquire";
+
+    #[inline]
+    fn usual<'py>(
+        slf: Borrowed<'_, 'py, L>,
+        arguments: &[Borrowed<'_, 'py, PyAny>],
+    ) -> Option<Bound<'py, PyAny>> {
+        let ready = ready::shared(slf.py())?;
+        (slf.get().take_at_once(arguments) == Some(true)).then_some(ready)
+    }
+
+    fn made() -> &'static Made {
+        &L::made()[1]
+    }
+}
+
+/// Add the class with its short cuts.
+pub(crate) fn add<L: AtOnce>(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<L>()?;
+    hot::install::<TryAcquire<L>>(m.py())?;
+    hot::install::<Acquire<L>>(m.py())
+}
+
+impl AtOnce for PyTokenBucket {
     #[inline]
     fn take_at_once(&self, arguments: &[Borrowed<'_, '_, PyAny>]) -> Option<bool> {
         let asked = asked(arguments, self.limiter.quota())?;
@@ -386,58 +452,17 @@ impl PyTokenBucket {
             Err(Refused::Held) => None,
         }
     }
-}
 
-/// `try_acquire()`.
-struct TryAcquire;
-
-impl Shortcut for TryAcquire {
-    type Class = PyTokenBucket;
-    const NAME: &'static str = "try_acquire";
-
-    #[inline]
-    fn usual<'py>(
-        slf: Borrowed<'_, 'py, PyTokenBucket>,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
-    ) -> Option<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let taken = this.take_at_once(arguments)?;
-        if !taken {
-            this.limiter.count_refused();
-        }
-        Some(PyBool::new(slf.py(), taken).to_owned().into_any())
+    fn count_refused(&self) {
+        self.limiter.count_refused();
     }
 
-    fn made() -> &'static Made {
-        static MADE: Made = Made::new();
-        &MADE
-    }
-}
-
-/// `acquire()` with tokens left.
-struct Acquire;
-
-impl Shortcut for Acquire {
-    type Class = PyTokenBucket;
-    const NAME: &'static str = "acquire";
-
-    #[inline]
-    fn usual<'py>(
-        slf: Borrowed<'_, 'py, PyTokenBucket>,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
-    ) -> Option<Bound<'py, PyAny>> {
-        let ready = ready::shared(slf.py())?;
-        (slf.get().take_at_once(arguments) == Some(true)).then_some(ready)
-    }
-
-    fn made() -> &'static Made {
-        static MADE: Made = Made::new();
+    fn made() -> &'static [Made; 2] {
+        static MADE: [Made; 2] = [Made::new(), Made::new()];
         &MADE
     }
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyTokenBucket>()?;
-    hot::install::<TryAcquire>(m.py())?;
-    hot::install::<Acquire>(m.py())
+    add::<PyTokenBucket>(m)
 }

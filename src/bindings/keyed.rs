@@ -4,10 +4,12 @@
 #![allow(clippy::needless_pass_by_value, clippy::unused_self)]
 
 use super::args;
-use super::bucket::{LimitClock, Tokens, Turn, asked, due_error, quota, seconds, timeout_ns, told};
+use super::bucket::{
+    AtOnce, LimitClock, Tokens, Turn, add, asked, due_error, quota, seconds, timeout_ns, told,
+};
 use super::clock::monotonic_ns;
 use super::errors::RateLimitError;
-use super::hot::{self, Made, Shortcut};
+use super::hot::Made;
 use super::names::names;
 use super::ready;
 use crate::keyed::{Ask, KeyedBuckets, Seek, Taken, Unsure};
@@ -360,9 +362,8 @@ fn plainly_same(key: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> Option<bool
     None
 }
 
-impl PyKeyedBuckets {
-    /// Take now for a key that is remembered, by the system's clock. None where
-    /// it isn't so simple.
+impl AtOnce for PyKeyedBuckets {
+    /// For a key that is remembered.
     #[inline]
     fn take_at_once(&self, arguments: &[Borrowed<'_, '_, PyAny>]) -> Option<bool> {
         let (key, tokens) = arguments.split_first()?;
@@ -378,58 +379,17 @@ impl PyKeyedBuckets {
             .try_take_known(hash, same, asked, monotonic_ns())?;
         Some(taken == Taken::Granted)
     }
-}
 
-/// `try_acquire(key)` with a key that is remembered.
-struct TryAcquire;
-
-impl Shortcut for TryAcquire {
-    type Class = PyKeyedBuckets;
-    const NAME: &'static str = "try_acquire";
-
-    #[inline]
-    fn usual<'py>(
-        slf: Borrowed<'_, 'py, PyKeyedBuckets>,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
-    ) -> Option<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let taken = this.take_at_once(arguments)?;
-        if !taken {
-            this.buckets.count_refused();
-        }
-        Some(PyBool::new(slf.py(), taken).to_owned().into_any())
+    fn count_refused(&self) {
+        self.buckets.count_refused();
     }
 
-    fn made() -> &'static Made {
-        static MADE: Made = Made::new();
-        &MADE
-    }
-}
-
-/// `acquire(key)` with a key that is remembered and has tokens left.
-struct Acquire;
-
-impl Shortcut for Acquire {
-    type Class = PyKeyedBuckets;
-    const NAME: &'static str = "acquire";
-
-    #[inline]
-    fn usual<'py>(
-        slf: Borrowed<'_, 'py, PyKeyedBuckets>,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
-    ) -> Option<Bound<'py, PyAny>> {
-        let ready = ready::shared(slf.py())?;
-        (slf.get().take_at_once(arguments) == Some(true)).then_some(ready)
-    }
-
-    fn made() -> &'static Made {
-        static MADE: Made = Made::new();
+    fn made() -> &'static [Made; 2] {
+        static MADE: [Made; 2] = [Made::new(), Made::new()];
         &MADE
     }
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<PyKeyedBuckets>()?;
-    hot::install::<TryAcquire>(m.py())?;
-    hot::install::<Acquire>(m.py())
+    add::<PyKeyedBuckets>(m)
 }

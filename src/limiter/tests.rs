@@ -4,24 +4,40 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A limiter whose bucket is empty and whose first in line asks for one token.
-fn waiting(rate: f64, burst: u64) -> Limiter {
-    let limiter = Limiter::new(Quota::new(rate, burst).expect("in range"), 0);
+/// A limiter whose bucket is empty.
+fn emptied(quota: Quota) -> Limiter {
+    let burst = quota.burst();
+    let limiter = Limiter::new(quota, 0);
     limiter.try_take(burst, 0).expect("full");
-    let joined = limiter.join(1, 1, 0, None);
-    assert!(matches!(joined, Joined::Waiting(_)));
     limiter
+}
+
+/// The same, and its first in line asks for one token.
+fn waiting(rate: f64, burst: u64) -> Limiter {
+    let limiter = emptied(Quota::new(rate, burst).expect("in range"));
+    ticket(&limiter, 1);
+    limiter
+}
+
+/// Of one that stands in line for `tokens`.
+fn ticket(limiter: &Limiter, tokens: u64) -> u64 {
+    match limiter.join(1, tokens, 0, None) {
+        Joined::Waiting(ticket) => ticket,
+        other => panic!("{other:?} with an empty bucket"),
+    }
+}
+
+fn forgiving(burst: u64) -> Quota {
+    Quota::new(500.0, burst).expect("in range").forgiving()
 }
 
 #[test]
 fn a_late_grant_delays_nobody_behind_it() {
     const MS: u64 = 1_000_000;
     for (late, forgiven) in [(0, 0), (MS / 3, MS / 3), (MS, MS), (MS * 7 / 4, MS)] {
-        let quota = Quota::new(500.0, 1).expect("in range").forgiving();
-        let limiter = Limiter::new(quota, 0);
-        limiter.try_take(1, 0).expect("full");
+        let limiter = emptied(forgiving(1));
         for _ in 0..2 {
-            assert!(matches!(limiter.join(1, 1, 0, None), Joined::Waiting(_)));
+            ticket(&limiter, 1);
         }
 
         let due = limiter.due_ns(1, 0).expect("two wait");
@@ -45,20 +61,15 @@ fn lateness_is_not_forgiven_unless_asked_nor_for_who_did_not_wait() {
     strict.serve(due + 500_000);
     assert!(strict.wait_ns(1, due + 500_000) >= 2_000_000);
 
-    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
-    let limiter = Limiter::new(quota, 0);
+    let limiter = Limiter::new(forgiving(1), 0);
     assert_eq!(limiter.join(1, 1, 500_000, None), Joined::Granted);
     assert!(limiter.wait_ns(1, 500_000) >= 2_000_000);
 }
 
 #[test]
 fn a_late_grant_that_is_given_back_leaves_the_bucket_full() {
-    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
-    let limiter = Limiter::new(quota, 0);
-    limiter.try_take(1, 0).expect("full");
-    let Joined::Waiting(ticket) = limiter.join(1, 1, 0, None) else {
-        panic!("the bucket is empty");
-    };
+    let limiter = emptied(forgiving(1));
+    let ticket = ticket(&limiter, 1);
     let late = limiter.due_ns(1, 0).expect("one waits") + 800_000;
 
     limiter.serve(late);
@@ -71,10 +82,8 @@ fn a_late_grant_that_is_given_back_leaves_the_bucket_full() {
 
 #[test]
 fn a_wait_behind_a_late_line_is_told_as_if_that_was_served_now() {
-    let quota = Quota::new(500.0, 1).expect("in range").forgiving();
-    let limiter = Limiter::new(quota, 0);
-    limiter.try_take(1, 0).expect("full");
-    limiter.join(1, 1, 0, None);
+    let limiter = emptied(forgiving(1));
+    ticket(&limiter, 1);
     let late = limiter.due_ns(1, 0).expect("one waits") + 800_000;
 
     let joined = limiter.join(2, 1, late, Some(1_300_000));
@@ -87,12 +96,8 @@ fn a_wait_behind_a_late_line_is_told_as_if_that_was_served_now() {
 
 #[test]
 fn nobody_is_granted_by_a_reading_from_before_it_came() {
-    let quota = Quota::new(500.0, 2).expect("in range").forgiving();
-    let limiter = Limiter::new(quota, 0);
-    limiter.try_take(2, 0).expect("full");
-    let Joined::Waiting(head) = limiter.join(1, 2, 0, None) else {
-        panic!("the bucket is empty");
-    };
+    let limiter = emptied(forgiving(2));
+    let head = ticket(&limiter, 2);
     let came = limiter.due_ns(1, 0).expect("one waits") + 400_000;
     limiter.join(1, 2, came, None);
 
@@ -104,10 +109,7 @@ fn nobody_is_granted_by_a_reading_from_before_it_came() {
 #[test]
 fn only_the_first_in_line_or_a_grant_that_leaves_moves_the_head() {
     let limiter = waiting(10.0, 1);
-    let join = || match limiter.join(1, 1, 0, None) {
-        Joined::Waiting(ticket) => ticket,
-        other => panic!("{other:?} with an empty bucket"),
-    };
+    let join = || ticket(&limiter, 1);
     let (second, third, last) = (join(), join(), join());
 
     assert!(!limiter.leave(last, 0, || 0));
@@ -124,10 +126,7 @@ fn only_the_first_in_line_or_a_grant_that_leaves_moves_the_head() {
 fn one_who_leaves_leaves_no_trace() {
     let limiter = waiting(10.0, 2);
     let wait = limiter.wait_ns(1, 0);
-    let join = || match limiter.join(1, 1, 0, None) {
-        Joined::Waiting(ticket) => ticket,
-        other => panic!("{other:?} with an empty bucket"),
-    };
+    let join = || ticket(&limiter, 1);
 
     limiter.leave(join(), 0, || 0);
     assert_eq!(limiter.wait_ns(1, 0), wait);

@@ -20,7 +20,7 @@ test: test-rust test-python
 
 test-rust: $(VENV)/.ready
 	cargo test --locked --no-default-features
-	cargo test --locked --no-default-features --features loom --release --lib loom_
+	cargo test --locked --no-default-features --features loom --lib loom_
 
 # Runs against the installed wheel: `python/` is not on the path.
 test-python: $(VENV)/.installed

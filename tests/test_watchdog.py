@@ -394,7 +394,8 @@ def test_starting_and_stopping_leaves_no_thread_and_no_signal():
         watchdog.stop()
         watchdog.stop()
 
-    assert threading.active_count() == before
+    # Fewer if an earlier test's thread was still ending.
+    assert threading.active_count() <= before
     assert _watchdog._rust.free_signal() == free
 
 

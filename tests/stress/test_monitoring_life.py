@@ -42,7 +42,9 @@ async def test_a_thousand_starts_and_stops_leave_nothing():
     await _starts_and_stops(monitor, 1000)
 
     after = held()
-    assert after[:2] == (threads, descriptors)
+    # Fewer if what ran before was still ending when they were counted.
+    assert after[0] <= threads
+    assert after[1] <= descriptors
     # A thread's stack or a sample kept each time would be far more.
     assert after[2] - rss < 8192
 
@@ -69,7 +71,8 @@ async def test_monitors_that_are_dropped_leave_nothing():
     await make(200)
 
     after = held()
-    assert after[:2] == (most, descriptors)
+    assert after[0] <= most
+    assert after[1] <= descriptors
     assert after[2] - rss < 8192
 
 

@@ -41,9 +41,11 @@ JSON = {"Content-Type": "application/json"}
 # A loop that stands still for the first is reported, for the second unfit to live.
 STALL_AFTER = 1.0
 FAIL_AFTER = 4.0
-# So many callers waiting at the limiter raise an alert; so few clear it.
-CROWD = 100
-CROWD_GONE = 50
+# So many callers waiting at the limiter raise an alert, so few clear it: the
+# load's own clients are too few for either, a flood's line is longer.
+CLIENTS = 40
+CROWD = 60
+CROWD_GONE = CLIENTS
 # Checks without which no request should come.
 CRITICAL = ("stock", "items")
 
@@ -88,7 +90,7 @@ class Deployment:
         self.executor = TaskExecutor(max_workers=settings.max_workers)
         self.stock = Stock()
         self.server = Server(self.answer, leaving=self.is_leaving)
-        self.load = Load(self.server, clients=40, pause=0.2)
+        self.load = Load(self.server, clients=CLIENTS, pause=0.2)
         self.figures = Figures(
             health=self.health,
             limiter=self.limiter,

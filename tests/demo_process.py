@@ -70,9 +70,12 @@ class Demo:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.stdout.close()
-        self.process.wait(PATIENCE)
+        # Killed, it would leave its log's ring in shared memory.
+        self.process.terminate()
+        try:
+            self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.process.kill()
 
     def rest(self):
         """What it still prints, up to its end."""

@@ -153,7 +153,9 @@ class TimeoutGroup:
                 try:
                     await asyncio.wait(tuple(self._open))
                 except asyncio.CancelledError as error:
-                    stopped = error
+                    # From 3.14 on the frame of `wait` holds the task it was
+                    # called in, and that task this error: no such cycle.
+                    stopped = error.with_traceback(None)
                     self._abort()
             return stopped
         finally:

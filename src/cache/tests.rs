@@ -404,12 +404,12 @@ impl Reference {
         }
     }
 
-    /// As the paper draws it, with a small queue of a twentieth, one read to pass
-    /// it and 256 second chances at once; the ghost is the cache's own, which has
+    /// As the paper draws it, with a small queue of a 32nd, one read to pass
+    /// it, seven reads told apart and 256 second chances at once; the ghost is the cache's own, which has
     /// tests of its own.
     fn evict_s3fifo(&mut self) {
         for chance in 0..=256 {
-            let small = self.small.len() * 20 >= self.size;
+            let small = self.small.len() * 32 >= self.size;
             let queue = if small {
                 &mut self.small
             } else {
@@ -422,13 +422,13 @@ impl Reference {
                 }
                 return;
             }
-            let left = if small { 0 } else { reads.min(3) - 1 };
+            let left = if small { 0 } else { reads.min(7) - 1 };
             self.held.push((last, left));
         }
     }
 
     fn remember(&mut self, key: u32) {
-        let main_room = self.size - 1 - (self.size - 1) / 20;
+        let main_room = self.size - 1 - (self.size - 1) / 32;
         if self.ghost.capacity() * 2 <= main_room {
             self.ghost = ghost::Ghost::new(main_room);
         }

@@ -147,6 +147,17 @@ def wait_until_said(
         assert running.poll() is None, f"{program}:\n{running.communicate()[0]}"
         assert time.monotonic() < deadline, f"{program} never said so"
         time.sleep(0.02)
+    # The guide says so between `start` and `run`, and it is `run` that heeds signals.
+    while sys.platform == "linux" and not heeds(running.pid, signal.SIGTERM):
+        assert time.monotonic() < deadline, f"{program} never heeded SIGTERM"
+        time.sleep(0.02)
+
+
+def heeds(pid: int, number: int) -> bool:
+    """Whether a process that runs has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    caught = re.search(r"SigCgt:\s*(\w+)", status)
+    return not caught or bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_the_readme_and_the_guides_have_programs():

@@ -182,7 +182,7 @@ def test_a_flood_is_refused_and_its_alert_fires_and_clears(demo, visit):
         "aria-label", re.compile(r"refused: now [1-9]")
     )
     expect(told(page, "Limiter: line")).to_have_attribute(
-        "aria-label", re.compile(r"waiting: .*most ([5-9]\d|\d{3})")
+        "aria-label", re.compile(r"waiting: .*most ([4-9]\d|\d{3})")
     )
     expect(event(page, "cleared: limiter_waiting")).to_be_visible()
     expect(event(page, "the impatient clients are gone")).to_be_visible()

@@ -44,7 +44,7 @@ FAIL_AFTER = 4.0
 # So many callers waiting at the limiter raise an alert, so few clear it: the
 # load's own clients are too few for either, a flood's line is longer.
 CLIENTS = 40
-CROWD = 60
+CROWD = 50
 CROWD_GONE = CLIENTS
 # Checks without which no request should come.
 CRITICAL = ("stock", "items")

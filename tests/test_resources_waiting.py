@@ -86,3 +86,61 @@ async def test_a_permit_granted_while_its_waiter_joins_reaches_it():
 
     await asyncio.wait_for(task, 5)
     assert (limiter.stats().in_use, limiter.stats().waiting) == (1, 0)
+
+
+async def test_who_waits_again_is_not_forgotten_by_those_woken_beside_it():
+    limiter = ConcurrencyLimiter(2)
+    await limiter.acquire()
+    await limiter.acquire()
+
+    async def twice():
+        await limiter.acquire()
+        await limiter.acquire()
+
+    again, _ = await in_line(twice, 1) + await in_line(limiter.acquire().__aenter__, 1)
+    for _ in range(2):  # both are woken in one turn, and the first waits again
+        limiter.release()
+    await asyncio.sleep(0)
+    assert limiter.stats().waiting == 1
+
+    limiter.release()
+
+    await asyncio.wait_for(again, 5)
+    assert (limiter.stats().in_use, limiter.stats().waiting) == (2, 0)
+
+
+@on_virtual_time
+async def test_a_bucket_serves_who_waits_again_beside_others_woken(clock):
+    limiter = RateLimiter(1, 2, clock=clock)
+    await limiter.acquire(2)
+
+    async def twice():
+        await limiter.acquire()
+        await limiter.acquire()
+
+    tasks = await in_line(twice, 2)
+    clock.advance(2.1)
+    limiter.try_acquire()  # serves the line: both are woken in one turn
+
+    await asyncio.gather(*tasks)
+    assert clock() == about(1004.1)
+
+
+@on_virtual_time
+async def test_a_waiter_thrown_away_while_another_joins_takes_no_lane_along(clock):
+    hooks = []
+
+    def reading():
+        while hooks:
+            hooks.pop()()  # as a finalizer may, amid the joining
+        return clock()
+
+    limiter = RateLimiter(1, 1, clock=reading)
+    await limiter.acquire()
+    abandoned, joining = limiter.acquire(), limiter.acquire()
+    abandoned.send(None)
+    hooks.append(abandoned.close)
+
+    await joining
+
+    assert (limiter.stats().granted, limiter.stats().waiting) == (2, 0)

@@ -104,6 +104,8 @@ class Lane:
         self.loop = loop
         self.number = id(loop)
         self.waiters: dict[int, Waiter] = {}
+        # Who is in `Lanes.wait`, from before its ticket until it has gone on.
+        self.guests: set[object] = set()
         # Clock readings of grants to tickets that are not in `waiters` yet.
         self._early: dict[int, int] = {}
         self.timer = timer(loop, tend)
@@ -171,8 +173,8 @@ class Lanes:
         self._after_fork = after_fork
         # Whether who comes later is due later: not so where each key has a line.
         self._in_order = in_order
-        # By `id(loop)`. A lane is here while it has waiters, so the id is safe:
-        # the lane keeps its loop alive. Single operations on a dict are atomic.
+        # By `id(loop)`. A lane is here while it has guests, so the id is safe: the
+        # lane keeps its loop alive. Single operations on a dict or set are atomic.
         self._lanes: dict[int, Lane] = {}
         _all_lanes.add(self)
 
@@ -184,7 +186,8 @@ class Lanes:
         Cancelled at any instant, the ticket goes back, or what it was granted:
         by `refund(clock reading of the grant)`.
         """
-        lane = self._enter()
+        guest = object()
+        lane = self._enter(guest)
         try:
             ticket = join(lane.number)
             if ticket is None:
@@ -199,7 +202,7 @@ class Lanes:
                 self._leave(lane, ticket, waiter)
                 raise
         finally:
-            self._rest(lane)
+            self._rest(lane, guest)
 
     def tend(self) -> None:
         """Serve the line, wake whom that grants, and set the timer anew."""
@@ -222,17 +225,23 @@ class Lanes:
             if lane.loop.is_closed():
                 self._drop(lane)
 
-    def _enter(self) -> Lane:
+    def _enter(self, guest: object) -> Lane:
         loop = asyncio.get_running_loop()
         self.drop_closed()
-        lane = self._lanes.get(id(loop))
-        if lane is None:
-            lane = Lane(loop, self.tend, self._timer)
-            self._lanes[lane.number] = lane
-        return lane
+        while True:
+            lane = self._lanes.get(id(loop))
+            if lane is None:
+                lane = self._lanes[id(loop)] = Lane(loop, self.tend, self._timer)
+            lane.guests.add(guest)
+            # A finalizer may have taken its last guest out, and it away, before.
+            if self._lanes.get(lane.number) is lane:
+                return lane
 
-    def _rest(self, lane: Lane) -> None:
-        if not lane.waiters and self._lanes.pop(lane.number, None) is not None:
+    def _rest(self, lane: Lane, guest: object) -> None:
+        lane.guests.discard(guest)
+        # Another may be there by now, if this one was dropped.
+        if not lane.guests and self._lanes.get(lane.number) is lane:
+            del self._lanes[lane.number]
             lane.timer.close()
 
     def _hand_over(self, number: int) -> bool:

@@ -14,7 +14,12 @@ from mtaio.exceptions import (
     ResourceLimitError,
     ResourceTimeoutError,
 )
-from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+)
 from on_virtual_time import about, on_virtual_time
 
 # --- RateLimiter -------------------------------------------------------------
@@ -551,3 +556,50 @@ def test_a_resource_limiter_checks_its_arguments(clock):
         limiter.acquire(True)
     with pytest.raises(ValueError, match="timeout must be"):
         limiter.acquire(timeout=math.nan)
+
+
+# --- Subclasses --------------------------------------------------------------
+
+
+class PerMinute(RateLimiter):
+    def __init__(self, count):
+        super().__init__(count / 60, count)
+
+
+class PerMinuteAndKey(KeyedRateLimiter):
+    def __init__(self, count):
+        super().__init__(count, max_keys=1)
+
+
+class Half(ConcurrencyLimiter):
+    def __init__(self, number):
+        super().__init__(number // 2)
+
+
+@pytest.mark.parametrize("kind", [PerMinute, PerMinuteAndKey, Half])
+def test_arguments_changed_in_init_alone_are_refused_not_ignored(kind):
+    with pytest.raises(TypeError, match=r"must do so in __new__ too"):
+        kind(60)
+
+
+def test_a_subclass_with_arguments_of_its_own_overrides_new_too():
+    class PerHour(RateLimiter):
+        def __new__(cls, count, name):
+            return super().__new__(cls, count / 3600, count)
+
+        def __init__(self, count, name):
+            super().__init__(count / 3600, count)
+            self.name = name
+
+    limiter = PerHour(60, "mail")
+
+    assert (limiter.rate, limiter.burst, limiter.name) == (60 / 3600, 60, "mail")
+
+
+def test_a_subclass_may_pass_its_arguments_on_as_they_are(clock):
+    class Named(KeyedRateLimiter):
+        def __init__(self, rate, burst=None, **options):
+            super().__init__(rate, burst, **options)
+
+    assert Named(2.5, clock=clock).burst == 3
+    assert Named(2, 7, max_keys=5).max_keys == 5

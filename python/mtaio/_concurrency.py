@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _rust
-from ._rate import RateLimiter
+from ._rate import RateLimiter, check_made
 from ._waiting import Lanes, LoopTimer
 from .exceptions import ResourceTimeoutError
 
@@ -109,7 +109,7 @@ class ConcurrencyLimiter(_rust.Permits):
     __slots__ = ("_lanes",)
 
     def __init__(self, limit: int) -> None:
-        del limit  # Taken by the native half's `__new__`.
+        check_made(self, self._counts()[0], limit)
         self._lanes = Lanes(self, LoopTimer, after_fork=self._free_all)
 
     def acquire(self, *, timeout: float | None = None) -> Acquisition:

@@ -1,6 +1,7 @@
 """Rate limiters: so many tokens per second, first come, first served."""
 
 import functools
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
@@ -29,6 +30,20 @@ class RateLimiterStats:
     waited: float
 
 
+def check_made(limiter: object, made: object, given: object) -> None:
+    """Refuse what would be ignored: the native half was made by `__new__`."""
+    if made != given:
+        name = type(limiter).__name__
+        raise TypeError(
+            f"{name}.__init__ changes the arguments {name} was made with: a subclass"
+            " must do so in __new__ too"
+        )
+
+
+def _burst(rate: float, burst: int | None) -> int:
+    return math.ceil(rate) if burst is None else burst
+
+
 class RateLimiter(_rust.TokenBucket):
     """At most `burst` tokens at once and `rate` tokens per second in the long run.
 
@@ -45,6 +60,8 @@ class RateLimiter(_rust.TokenBucket):
     A forked child goes on with a bucket of its own, filled as it was then, and
     without those who wait: they are its parent's.
 
+    A subclass with arguments of its own overrides `__new__` as well as `__init__`.
+
     Args:
         rate: Tokens per second, from 1e-6 to 1e9.
         burst: Tokens that may be taken at once, 1 or more. By default those of
@@ -54,7 +71,8 @@ class RateLimiter(_rust.TokenBucket):
 
     Raises:
         ValueError: `rate` or `burst` is out of range.
-        TypeError: `rate` or `burst` is not a number.
+        TypeError: `rate` or `burst` is not a number, or a subclass changes them
+            in `__init__` alone.
 
     Example:
         limiter = RateLimiter(rate=100, burst=20)
@@ -71,7 +89,8 @@ class RateLimiter(_rust.TokenBucket):
         *,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        del rate, burst, clock  # Taken by the native half's `__new__`.
+        made = (self.rate, self.burst, self._native_clock)
+        check_made(self, made, (rate, _burst(rate, burst), clock is None))
         # Another clock may be a loop's virtual time, which only its timers follow.
         self._lanes = Lanes(self, exact_timer if self._native_clock else LoopTimer)
 
@@ -173,7 +192,9 @@ class KeyedRateLimiter(_rust.KeyedBuckets):
         max_keys: int = 100_000,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        del rate, burst, max_keys, clock  # Taken by the native half's `__new__`.
+        made = (self.rate, self.burst, self.max_keys, self._native_clock)
+        most = _rust.whole("max_keys", max_keys)
+        check_made(self, made, (rate, _burst(rate, burst), most, clock is None))
         # As in RateLimiter.
         timer = exact_timer if self._native_clock else LoopTimer
         self._lanes = Lanes(self, timer, in_order=False)

@@ -506,6 +506,17 @@ async def test_maintenance_ends_with_the_block_and_keeps_no_cache_alive():
     await cache.stop()
 
 
+async def test_maintenance_started_by_two_at_once_is_one():
+    cache, before = TTLCache[int](), len(asyncio.all_tasks())
+    await cache.start()
+
+    await asyncio.gather(cache.start(), cache.start(), cache.start())
+    assert len(asyncio.all_tasks()) == before + 1
+    await cache.stop()
+
+    assert len(asyncio.all_tasks()) == before
+
+
 def test_sets_sweep_what_expired_before_they_evict_what_lives(clock):
     cache = TTLCache[int](max_size=100, clock=clock)
     for key in range(50):

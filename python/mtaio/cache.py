@@ -383,7 +383,8 @@ class TTLCache(_rust.Cache[T]):
 
     async def start(self) -> None:
         """Sweep every `cleanup_interval` seconds in this loop, until `stop`."""
-        await self.stop()
+        while self._cleaner is not None:  # also one started meanwhile
+            await self.stop()
         self._cleaner = asyncio.get_running_loop().create_task(
             _sweep_for_ever(weakref.ref(self), self._cleanup_interval, self._shards)
         )

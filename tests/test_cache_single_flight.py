@@ -359,6 +359,54 @@ async def test_an_error_of_a_keys_eq_reaches_the_caller_and_hangs_nobody():
             await asyncio.wait_for(cache.get_or_set(Spiteful(), lambda: 1), 5)
     finally:
         Spiteful.armed = False
+async def test_cached_takes_arguments_of_any_name():
+    cache = TTLCache[int]()
+
+    @cache.cached
+    async def call(function, args=0, **kwargs):
+        return function
+
+    assert await call(function=1, self=2, key=3) == 1
+
+
+async def test_functions_that_share_a_name_do_not_share_answers():
+    cache = TTLCache[int]()
+
+    def adding(number):
+        async def add(to):
+            return number + to
+
+        return add
+
+    class Shop:
+        def __init__(self, price):
+            self.price = price
+
+        async def buy(self, count):
+            return self.price * count
+
+    adders = [cache.cached(adding(n)) for n in (1, 2)]
+    assert [await add(1) for add in adders] == [2, 3]
+    shops = [Shop(3), Shop(4)]
+    methods = [cache.cached(shop.buy) for shop in shops]
+    assert [await buy(2) for buy in methods] == [6, 8]
+    assert [await cache.cached(shops[0].buy)(2), cache.stats().loads] == [6, 4]
+    partials = [cache.cached(functools.partial(adding(n), 1)) for n in (1, 2)]
+    assert [await add() for add in partials] == [2, 3]
+    lookups = [cache.cached(found.get) for found in ({1: 2}, {1: 3})]
+    assert [get(1) for get in lookups] == [2, 3]
+
+
+def test_a_callable_object_is_cached_by_itself():
+    class Doubling:
+        def __call__(self, number):
+            return 2 * number
+
+    double = TTLCache[int]().cached(Doubling())
+
+    assert [double(2), double(2)] == [4, 4]
+
+
     assert await cache.get_or_set(Spiteful(), lambda: 1) == 1
 
 

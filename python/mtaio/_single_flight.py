@@ -206,7 +206,7 @@ class Flight:
 
     async def _fly(self) -> None:
         # A refresh is waited for by nobody, so it can't close a ring of waits.
-        _aboard.set((self,) if self.background else (*_aboard.get(), self))
+        _aboard.set((self,) if self.background else (*_under_way(), self))
         count = self.job.cache._count_load
         try:
             value = await self.job.compute()
@@ -218,7 +218,7 @@ class Flight:
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise  # this loop ends: lost
         except BaseException as error:  # noqa: BLE001 - it reaches all who wait
-            self._fail(error, error.__cause__)
+            self._fail(error)
         else:
             count(False)
             self.land(value)
@@ -228,13 +228,13 @@ class Flight:
 
     def _fly_here(self) -> None:
         count = self.job.cache._count_load
-        aboard = _aboard.set((*_aboard.get(), self))
+        aboard = _aboard.set((*_under_way(), self))
         try:
             value = self.job.compute_here()
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise  # meant for this thread: lost
         except BaseException as error:  # noqa: BLE001 - it reaches all who wait
-            self._fail(error, error.__cause__)
+            self._fail(error)
         else:
             count(False)
             self.land(value)
@@ -243,8 +243,9 @@ class Flight:
             self.land()
             del self
 
-    def _fail(self, error: BaseException, cause: BaseException | None) -> None:
-        error.__cause__ = cause
+    def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        if cause is not None:  # to set None would hide what it was raised amid
+            error.__cause__ = cause
         self.job.cache._count_load(True)
         if self.background and self._loop is not None:
             message = f"refreshing the stale value of {self.job.key!r} failed"
@@ -269,6 +270,11 @@ class Flight:
 # The flights this context computes for; one of them waiting for another of them
 # would wait for ever.
 _aboard: ContextVar[tuple[Flight, ...]] = ContextVar("mtaio_flights", default=())
+
+
+def _under_way() -> tuple[Flight, ...]:
+    """Those that have not landed, which a context that lives on would hold for ever."""
+    return tuple(flight for flight in _aboard.get() if not flight.over)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:

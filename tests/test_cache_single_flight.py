@@ -1,6 +1,7 @@
 """`get_or_set` and `@cached`: one computation, however many wait for it."""
 
 import asyncio
+import functools
 import gc
 import inspect
 import os
@@ -171,6 +172,48 @@ async def test_a_failed_computation_is_freed_at_once():
         gc.enable()
 
 
+async def test_an_error_still_tells_amid_which_other_it_was_raised():
+    cache = TTLCache[int]()
+
+    async def factory():
+        try:
+            raise OSError("down")
+        except OSError:
+            raise LookupError("no answer")  # noqa: B904  # so that it has a context
+
+    with pytest.raises(LookupError) as caught:
+        await cache.get_or_set("key", factory)
+
+    assert "OSError: down" in "".join(traceback.format_exception(caught.value))
+
+
+async def test_values_are_freed_that_each_asked_for_the_next():
+    class Value:
+        """What is cached."""
+
+    cache, loop = TTLCache[Value](), asyncio.get_running_loop()
+    values, tasks, held = [], [], loop.create_future()
+
+    def renew():
+        cache.delete_nowait("key")
+        tasks.append(loop.create_task(cache.get_or_set("key", factory)))
+
+    async def factory():
+        if len(values) == 10:
+            tasks.clear()
+            gc.collect()
+            held.set_result(sum(value() is not None for value in values))
+        else:
+            loop.call_soon(loop.call_soon, renew)  # after this one has landed
+        value = Value()
+        values.append(weakref.ref(value))
+        return value
+
+    await cache.get_or_set("key", factory)
+
+    assert await asyncio.wait_for(held, 5) <= 1
+
+
 async def test_a_plain_factory_and_a_plain_value_do_too():
     cache = TTLCache[int]()
 
@@ -316,49 +359,6 @@ async def test_cached_takes_a_key_and_two_functions_do_not_meet():
     assert await one("a") == "one a"
 
 
-def test_cached_wants_a_function_and_a_callable_key():
-    cache = TTLCache[int]()
-    with pytest.raises(TypeError, match="cached needs a function, got 1"):
-        cache.cached(1)
-    with pytest.raises(ValueError, match="stale needs a coroutine function"):
-        cache.cached(stale=1.0)(len)
-    with pytest.raises(TypeError, match="key must be callable"):
-        cache.cached(key="user")
-
-
-@pytest.mark.parametrize("options", [{"stale": -1}, {"stale": True}, {"ttl": 0}])
-async def test_bad_times_are_told_before_anything_is_computed(options):
-    factory = Factory()
-    with pytest.raises((TypeError, ValueError), match="must be a finite number"):
-        await TTLCache[int]().get_or_set("key", factory, **options)
-    with pytest.raises(TypeError, match="factory must be callable"):
-        await TTLCache[int]().get_or_set("key", 1)
-    assert factory.calls == 0
-
-
-class Spiteful:
-    """Equal to nothing, and says so with an error once armed."""
-
-    armed = False
-
-    def __hash__(self):
-        return 1
-
-    def __eq__(self, other):
-        if Spiteful.armed:
-            raise ArithmeticError("no comparison")
-        return self is other
-
-
-async def test_an_error_of_a_keys_eq_reaches_the_caller_and_hangs_nobody():
-    cache = TTLCache[int]()
-    cache.set_nowait(Spiteful(), 0)
-    Spiteful.armed = True
-    try:
-        with pytest.raises(ArithmeticError, match="no comparison"):
-            await asyncio.wait_for(cache.get_or_set(Spiteful(), lambda: 1), 5)
-    finally:
-        Spiteful.armed = False
 async def test_cached_takes_arguments_of_any_name():
     cache = TTLCache[int]()
 
@@ -407,6 +407,61 @@ def test_a_callable_object_is_cached_by_itself():
     assert [double(2), double(2)] == [4, 4]
 
 
+def test_cached_wants_a_function_and_a_callable_key():
+    cache = TTLCache[int]()
+    with pytest.raises(TypeError, match="cached needs a function, got 1"):
+        cache.cached(1)
+    with pytest.raises(ValueError, match="stale needs a coroutine function"):
+        cache.cached(stale=1.0)(len)
+    with pytest.raises(TypeError, match="key must be callable"):
+        cache.cached(key="user")
+
+    async def later(*_):
+        yield
+
+    async def key(*_):
+        """Not awaited by anyone: each call would have a key of its own."""
+
+    with pytest.raises(TypeError, match="key must be a plain function"):
+        cache.cached(key=key)
+    for generator in (later, lambda: (yield)):
+        with pytest.raises(TypeError, match="cached needs no generator function"):
+            cache.cached(generator)
+
+
+@pytest.mark.parametrize("options", [{"stale": -1}, {"stale": True}, {"ttl": 0}])
+async def test_bad_times_are_told_before_anything_is_computed(options):
+    factory = Factory()
+    with pytest.raises((TypeError, ValueError), match="must be a finite number"):
+        await TTLCache[int]().get_or_set("key", factory, **options)
+    with pytest.raises(TypeError, match="factory must be callable"):
+        await TTLCache[int]().get_or_set("key", 1)
+    assert factory.calls == 0
+
+
+class Spiteful:
+    """Equal to nothing, and says so with an error once armed."""
+
+    armed = False
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        if Spiteful.armed:
+            raise ArithmeticError("no comparison")
+        return self is other
+
+
+async def test_an_error_of_a_keys_eq_reaches_the_caller_and_hangs_nobody():
+    cache = TTLCache[int]()
+    cache.set_nowait(Spiteful(), 0)
+    Spiteful.armed = True
+    try:
+        with pytest.raises(ArithmeticError, match="no comparison"):
+            await asyncio.wait_for(cache.get_or_set(Spiteful(), lambda: 1), 5)
+    finally:
+        Spiteful.armed = False
     assert await cache.get_or_set(Spiteful(), lambda: 1) == 1
 
 

@@ -3,15 +3,22 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
-from inspect import iscoroutinefunction
+from inspect import (
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    ismodule,
+)
 from typing import Any
 
 __all__ = (
     "CacheStats",
     "EvictionPolicy",
     "call_key",
+    "check_cached",
     "check_codec",
     "check_hooks",
+    "check_key",
     "check_policy",
     "nothing",
 )
@@ -81,9 +88,27 @@ def check_codec(name: str, codec: Any) -> None:
         raise TypeError(f"{name} must be callable or None, got {codec!r}")
 
 
-def call_key(function: Any, *args: Any, **kwargs: Any) -> Hashable:
-    name = f"{function.__module__}.{function.__qualname__}"
-    return (name, args, *sorted(kwargs.items()))
+def check_key(key: object) -> None:
+    if key is not None and not callable(key):
+        raise TypeError(f"key must be callable or None, got {key!r}")
+    if iscoroutinefunction(key):
+        raise TypeError(f"key must be a plain function, got {key!r}")
+
+
+def check_cached(function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"cached needs a function, got {function!r}")
+    if isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise TypeError(f"cached needs no generator function, got {function!r}")
+
+
+def call_key(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:
+    name = getattr(function, "__qualname__", "<nameless>")
+    owner = getattr(function, "__self__", None)  # a module, for built-in functions
+    # Local functions and lambdas share their names, methods those of all objects.
+    own = "<" not in name and (owner is None or ismodule(owner))
+    who = f"{function.__module__}.{name}" if own else function
+    return (who, args, *sorted(kwargs.items()))
 
 
 def nothing() -> None:

@@ -22,8 +22,10 @@ from ._cache_options import (
     CacheStats,
     EvictionPolicy,
     call_key,
+    check_cached,
     check_codec,
     check_hooks,
+    check_key,
     check_policy,
     nothing,
 )
@@ -279,21 +281,23 @@ class TTLCache(_rust.Cache[T]):
             function: The function; left out in the second form.
             ttl: As in `get_or_set`.
             stale: As in `get_or_set`; for coroutine functions.
-            key: `key(*args, **kwargs)` is the key. By default it is the
-                function's module and name with its arguments, which must be
-                hashable; `f(1)` and `f(x=1)` are two keys.
+            key: `key(*args, **kwargs)` is the key; not a coroutine function.
+                By default it is the function's module and name with its
+                arguments, which must be hashable; `f(1)` and `f(x=1)` are two
+                keys. In place of the name stands the function itself where
+                others may have that name: a local function, lambda, bound
+                method or callable object.
 
         Raises:
-            TypeError: What is decorated is not a function.
+            TypeError: What is decorated is not a function, or is a generator
+                function, whose results can be used only once.
             ValueError: `stale` with a plain function.
         """
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be callable or None, got {key!r}")
+        check_key(key)
         self._job(None, nothing, ttl, stale)
 
         def decorate(function: Callable[..., Any]) -> Any:
-            if not callable(function):
-                raise TypeError(f"cached needs a function, got {function!r}")
+            check_cached(function)
             key_of = key or partial(call_key, function)
 
             @wraps(function)

@@ -352,6 +352,28 @@ async def test_run_gives_the_result_or_the_error():
         await executor.run(fail())
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_an_async_sources_length_is_not_how_many_items_it_will_give(ordered):
+    class Channel:
+        """As long as what waits in it now."""
+
+        def __len__(self):
+            return 0
+
+        async def __aiter__(self):
+            for n in range(6):
+                yield n
+
+    async def main():
+        work, executor = Peak(), TaskExecutor(3)
+        assert await executor.map(work, Channel()) == list(range(6))
+        stream = executor.stream(work, Channel(), ordered=ordered)
+        assert sorted([n async for n in stream]) == list(range(6))
+        assert work.most == 3
+
+    virtual_time.run(main())
+
+
 def test_runs_share_max_workers_places_first_come_first_served():
     async def main():
         work, executor = Peak(), TaskExecutor(3)

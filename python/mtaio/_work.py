@@ -37,6 +37,8 @@ def worker_count(most: int, limit: int | None, sources: tuple[Any, ...]) -> int:
         raise TypeError("sources must be one iterable or more, got none")
     if limit is not None:
         most = min(most, _rust.whole("limit", limit))
+    if any(isinstance(source, AsyncIterable) for source in sources):
+        return most  # The length of a channel is what waits in it now.
     length = _length(sources)
     return most if length is None else min(most, length)
 

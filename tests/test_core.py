@@ -402,6 +402,25 @@ def test_a_run_inside_a_run_shares_its_place():
     virtual_time.run(main())
 
 
+def test_a_task_that_outlives_its_run_waits_for_a_place_as_others_do():
+    async def main():
+        work, executor = Peak(), TaskExecutor(1)
+        left = []
+
+        async def later():
+            await asyncio.sleep(1)
+            return await asyncio.gather(*(executor.run(work(n)) for n in range(3)))
+
+        async def start():
+            left.append(asyncio.create_task(later()))
+
+        await executor.run(start())
+        assert await left[0] == [0, 1, 2]
+        assert work.most == 1
+
+    virtual_time.run(main())
+
+
 def test_the_timeout_of_a_run_covers_its_wait_for_a_place():
     async def main():
         executor = TaskExecutor(1)

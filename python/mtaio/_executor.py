@@ -25,6 +25,7 @@ from ._work import (
     Owned,
     Progress,
     fill,
+    in_place,
     itself,
     log_abandoned,
     prepared,
@@ -39,13 +40,6 @@ __all__ = ("TaskExecutor",)
 A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-# The executors in a place of which the current code runs: waiting for another
-# place of one of them, while its `run` waits for us, could wait for ever.
-_held: contextvars.ContextVar[tuple["TaskExecutor", ...]] = contextvars.ContextVar(
-    "mtaio_places_held", default=()
-)
 
 
 class TaskExecutor:
@@ -125,19 +119,10 @@ class TaskExecutor:
     async def _run(self, coro: Awaitable[T], owned: Owned, timeout: float | None) -> T:
         try:
             with self._crew() as crew:
-                work = self._in_place(coro)
+                work = in_place(self, self._places, coro)
                 return await crew.only(self._timeouts.run(work, timeout=timeout))
         finally:
             owned.close()
-
-    async def _in_place(self, coro: Awaitable[T]) -> T:
-        held = _held.get()
-        if self in held:
-            return await coro
-        async with self._places:
-            # This task's own context, which ends with it.
-            _held.set((*held, self))
-            return await coro
 
     @overload
     def gather(

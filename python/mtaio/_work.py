@@ -16,11 +16,13 @@ from collections.abc import (
     Sized,
 )
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 from . import _rust
 from ._crew import Crew
 from ._stream import Source
+from .resources import ConcurrencyLimiter
 
 T = TypeVar("T")
 
@@ -29,6 +31,38 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 _END: Any = object()
 
 _log = logging.getLogger("mtaio.core")
+
+
+class Place:
+    """One `run` of an executor; of none once that has ended."""
+
+    __slots__ = ("executor",)
+
+    def __init__(self, executor: object) -> None:
+        self.executor: object = executor
+
+
+# The places in which the current code runs: waiting for another place of the same
+# executor, while its `run` waits for us, could wait for ever. A task that outlives
+# the `run` that started it has that one's context, but no place any more.
+_held: ContextVar[tuple[Place, ...]] = ContextVar("mtaio_places_held", default=())
+
+
+async def in_place(
+    executor: object, places: ConcurrencyLimiter, coro: Awaitable[T]
+) -> T:
+    """Await `coro` in a place of `executor`; in this task's, if it has one."""
+    held = [place for place in _held.get() if place.executor is not None]
+    if any(place.executor is executor for place in held):
+        return await coro
+    async with places:
+        place = Place(executor)
+        # This task's own context, which ends with it.
+        _held.set((*held, place))
+        try:
+            return await coro
+        finally:
+            place.executor = None
 
 
 def worker_count(most: int, limit: int | None, sources: tuple[Any, ...]) -> int:

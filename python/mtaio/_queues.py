@@ -71,7 +71,8 @@ class PriorityQueue(AsyncQueue[T], asyncio.PriorityQueue[T]):  # type: ignore[ty
         accepted = "priority must be a finite number"
         if isinstance(priority, bool) or not isinstance(priority, int | float):
             raise TypeError(f"{accepted}, got {priority!r:.80}")
-        if not math.isfinite(priority):
+        # An int is finite however large, too large for `isfinite` as well.
+        if isinstance(priority, float) and not math.isfinite(priority):
             raise ValueError(f"{accepted}, got {priority!r}")
         return cast("T", _Ranked(priority, next(self._order), item))
 

@@ -31,6 +31,14 @@ async def double_later(x):
     return x * 2
 
 
+class Named:
+    def __init__(self, name) -> None:
+        self.name = name
+
+    async def __call__(self, x):
+        """Not what making one calls."""
+
+
 class Peak:
     """Counts how many run at once."""
 
@@ -64,6 +72,10 @@ async def test_a_limit_is_checked_and_the_refused_coroutines_are_closed():
     for bad in (0, -1, True, 1.5, "2"):
         with pytest.raises((ValueError, TypeError), match="limit must be an int"):
             await TaskExecutor(2).gather(double(1), double(2), limit=bad)
+
+
+async def test_a_class_is_called_as_any_plain_function_even_if_its_objects_are_async():
+    assert [type(o) for o in await TaskExecutor(1).map(Named, "ab")] == [Named] * 2
 
 
 async def test_arguments_of_map_are_checked():

@@ -212,7 +212,7 @@ async def _zipped_async(sources: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
 
 def _is_async(func: object) -> bool:
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004  # its async __call__
+        getattr(type(func), "__call__", None)  # noqa: B004  # its async __call__
     )
 
 

@@ -416,7 +416,7 @@ def _matcher(name: str) -> Callable[[str], object]:
 
 def _is_async(callback: object) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
-        getattr(callback, "__call__", None)  # noqa: B004  # its async __call__
+        getattr(type(callback), "__call__", None)  # noqa: B004  # its async __call__
     )
 
 

@@ -86,8 +86,10 @@ async def test_arguments_of_map_are_checked():
             await executor.map(func, *sources)
         with pytest.raises(TypeError, match=r"func must be|sources must be"):
             executor.stream(func, *sources)
-    with pytest.raises(TypeError, match="on_progress must be callable, got 3"):
+    with pytest.raises(TypeError, match="on_progress must be a plain callable, got 3"):
         await executor.map(double, [1], on_progress=3)
+    with pytest.raises(TypeError, match="on_progress must be a plain callable"):
+        await executor.map(double, [1], on_progress=double)
 
 
 def test_an_executor_made_outside_a_loop_serves_many_loops():
@@ -658,6 +660,7 @@ async def test_priority_queue_gives_the_lowest_first_and_equals_in_order():
     queue = PriorityQueue[dict]()
     for name, priority in [("c", 2), ("a", -1.5), ("d", 2), ("b", 0)]:
         await queue.put({"name": name}, priority)
+    queue.put_nowait({"name": "f"}, 10**400)
     queue.put_nowait({"name": "e"}, 9)
 
     assert [queue.get_nowait()["name"] for _ in range(6)] == list("abcdef")
@@ -672,7 +675,6 @@ async def test_a_priority_is_a_finite_number(bad):
 
 
 async def test_queues_are_asyncios_own():
-    queue.put_nowait({"name": "f"}, 10**400)
     lifo = LIFOQueue[int](maxsize=2)
     lifo.put_nowait(1)
     await lifo.put(2)

@@ -448,8 +448,14 @@ async def test_other_arguments_are_checked(emitter):
     for bad in (-1, math.nan, math.inf, True, "1"):
         with pytest.raises((ValueError, TypeError), match="timeout must be a finite"):
             await emitter.wait_for("e", timeout=bad)
-    with pytest.raises(TypeError, match="check must be callable"):
+    with pytest.raises(TypeError, match="check must be a plain callable"):
         await emitter.wait_for("e", check=3)
+
+    async def check(event):
+        """Not awaited by anyone, and true."""
+
+    with pytest.raises(TypeError, match="check must be a plain callable"):
+        await emitter.wait_for("e", check=check)
 
 
 async def test_made_up_names_take_no_memory_for_ever(emitter):

@@ -273,6 +273,12 @@ async def test_a_decorated_function_acquires_and_keeps_its_face(clock):
     with pytest.raises(TypeError, match="limit decorates an async function, got 3"):
         limiter.limit(3)
 
+    async def numbers():
+        yield 1
+
+    with pytest.raises(TypeError, match="limit decorates an async function"):
+        limiter.limit(numbers)
+
 
 BAD_NUMBERS = [math.nan, math.inf, -math.inf, -1, 0]
 BAD_TYPES = [True, "1", b"1", [], 1j]

@@ -248,8 +248,14 @@ async def test_a_function_is_limited_by_what_its_arguments_say(clock):
 
     assert not limiter.try_acquire("ann")
     assert (greet.__name__, greet.__doc__) == ("greet", "Say hello.")
-    with pytest.raises(TypeError, match="key must be a callable, got 'user'"):
+    with pytest.raises(TypeError, match="key must be a plain callable, got 'user'"):
         limiter.limit("user")
+
+    async def key(user):
+        """Not awaited by anyone: each call would have a bucket of its own."""
+
+    with pytest.raises(TypeError, match="key must be a plain callable"):
+        limiter.limit(key)
     with pytest.raises(TypeError, match="limit decorates an async function"):
         limiter.limit(str)(3)
     with pytest.raises(ResourceLimitError, match="3 tokens asked, burst is 2"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _rust
-from ._rate import RateLimiter, check_made
+from ._rate import RateLimiter, check_async, check_made
 from ._waiting import Lanes, LoopTimer
 from .exceptions import ResourceTimeoutError
 
@@ -37,8 +37,7 @@ def _limited(
     context: AbstractAsyncContextManager[None], func: Callable[P, Awaitable[T]]
 ) -> Callable[P, Coroutine[Any, Any, T]]:
     """`func`, each call inside `context`, which can be entered many times."""
-    if not callable(func):
-        raise TypeError(f"limit decorates an async function, got {func!r}")
+    check_async(func)
 
     @functools.wraps(func)
     async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -138,7 +137,7 @@ class ConcurrencyLimiter(_rust.Permits):
         Name, signature and docstring stay.
 
         Raises:
-            TypeError: What is decorated is not callable.
+            TypeError: What is decorated is not callable, or an async generator.
         """
         return _limited(self, func)
 
@@ -265,7 +264,7 @@ class ResourceLimiter:
 
         Raises:
             ResourceLimitError: `tokens` is above the burst.
-            TypeError: What is decorated is not callable.
+            TypeError: What is decorated is not callable, or an async generator.
         """
         holding = self.acquire(tokens)
         if func is None:

@@ -1,6 +1,7 @@
 """Rate limiters: so many tokens per second, first come, first served."""
 
 import functools
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ def check_made(limiter: object, made: object, given: object) -> None:
             f"{name}.__init__ changes the arguments {name} was made with: a subclass"
             " must do so in __new__ too"
         )
+
+
+def check_async(func: object) -> None:
+    """Refuse to decorate what surely can't be awaited."""
+    if not callable(func) or inspect.isasyncgenfunction(func):
+        raise TypeError(f"limit decorates an async function, got {func!r}")
 
 
 def _burst(rate: float, burst: int | None) -> int:
@@ -127,7 +134,7 @@ class RateLimiter(_rust.TokenBucket):
 
         Raises:
             ResourceLimitError: `tokens` is above `burst`.
-            TypeError: What is decorated is not callable.
+            TypeError: What is decorated is not callable, or an async generator.
         """
         self._retry_after(tokens)  # Checks `tokens` now, not at the first call.
         if func is None:
@@ -137,8 +144,7 @@ class RateLimiter(_rust.TokenBucket):
     def _limited(
         self, tokens: int, func: Callable[P, Awaitable[T]]
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        if not callable(func):
-            raise TypeError(f"limit decorates an async function, got {func!r}")
+        check_async(func)
 
         @functools.wraps(func)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -217,22 +223,22 @@ class KeyedRateLimiter(_rust.KeyedBuckets):
         """Decorate an async function: each call first acquires `tokens`.
 
         Args:
-            key: Called with the arguments of each call; returns the key.
+            key: Called with the arguments of each call; returns the key. Not a
+                coroutine function.
             tokens: 1 to `burst`.
 
         Raises:
             ResourceLimitError: `tokens` is above `burst`.
-            TypeError: `key` or what is decorated is not callable.
+            TypeError: `key` or what is decorated is not such a callable.
         """
-        if not callable(key):
-            raise TypeError(f"key must be a callable, got {key!r}")
+        if not callable(key) or inspect.iscoroutinefunction(key):
+            raise TypeError(f"key must be a plain callable, got {key!r}")
         self._retry_after(None, tokens)  # Checks `tokens` now.
 
         def decorate(
             func: Callable[P, Awaitable[T]],
         ) -> Callable[P, Coroutine[Any, Any, T]]:
-            if not callable(func):
-                raise TypeError(f"limit decorates an async function, got {func!r}")
+            check_async(func)
 
             @functools.wraps(func)
             async def limited(*args: P.args, **kwargs: P.kwargs) -> T:

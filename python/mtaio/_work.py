@@ -87,8 +87,11 @@ def prepared(
     """What a worker awaits for each item: `func` with all that was asked of it."""
     if not callable(func):
         raise TypeError(f"func must be callable, got {func!r:.80}")
-    if on_progress is not None and not callable(on_progress):
-        raise TypeError(f"on_progress must be callable, got {on_progress!r:.80}")
+    if on_progress is not None and (
+        not callable(on_progress) or _is_async(on_progress)
+    ):
+        accepted = "on_progress must be a plain callable"
+        raise TypeError(f"{accepted}, got {on_progress!r:.80}")
     work = func if _is_async(func) else _threaded(in_thread, func)
     if return_exceptions:
         work = _forgiving(work)

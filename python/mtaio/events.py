@@ -375,8 +375,8 @@ class EventEmitter:
         """
         if timeout is not None:
             timeout = _rust.non_negative("timeout", timeout)
-        if check is not None and not callable(check):
-            raise TypeError(f"check must be callable, got {check!r:.80}")
+        if check is not None and (not callable(check) or _is_async(check)):
+            raise TypeError(f"check must be a plain callable, got {check!r:.80}")
         answer: asyncio.Future[Event[Any]] = asyncio.get_running_loop().create_future()
 
         def hear(event: Event[Any]) -> None:

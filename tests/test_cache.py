@@ -305,6 +305,25 @@ def test_the_hook_hears_of_each_that_left_and_why(clock):
     ]
 
 
+@pytest.mark.parametrize("weight", [2, 8, 80])
+def test_what_had_expired_when_it_was_replaced_counts_as_expired(clock, weight):
+    left = []
+    cache = TTLCache[int](
+        weigher=lambda _, value: value,
+        max_weight=10,
+        on_evicted=lambda *gone: left.append(gone),
+        clock=clock,
+    )
+    cache.set_nowait("b", 4, ttl=9.0)
+    cache.set_nowait("a", 1, ttl=1.0)
+    clock.advance(1.0)
+
+    cache.set_nowait("a", weight)
+
+    assert left[0] == ("a", 1, "expired")
+    assert cache.stats().expirations == 1
+
+
 def test_stats_count_what_happened(clock):
     cache = TTLCache[int](default_ttl=1.0, max_size=2, clock=clock)
     assert cache.stats().hit_rate == 0.0

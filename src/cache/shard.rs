@@ -222,7 +222,7 @@ impl<K, V> Shard<K, V> {
     ) {
         if entry.weight > self.max_weight {
             if let Some(slot) = slot {
-                gone.push(self.take(slot, Cause::Replaced));
+                gone.push(self.take(slot, self.replaced(slot, now)));
             }
             let held = Held::new(entry.key, entry.value, entry.deadline, entry.traced);
             return gone.push(self.gone(held, Cause::Size));
@@ -232,7 +232,7 @@ impl<K, V> Shard<K, V> {
                 self.replace(slot, entry, now, gone);
             }
             Some(slot) => {
-                gone.push(self.take(slot, Cause::Replaced));
+                gone.push(self.take(slot, self.replaced(slot, now)));
                 self.insert(hash, entry, now, gone);
             }
             None => self.insert(hash, entry, now, gone),
@@ -316,7 +316,7 @@ impl<K, V> Shard<K, V> {
     }
 
     fn replace(&mut self, slot: u32, entry: Entry<K, V>, now: u64, gone: &mut Leaving<K, V>) {
-        let was = self.slab.get(slot).map_or(0, Held::deadline);
+        let cause = self.replaced(slot, now);
         let extra = Extra {
             weight: entry.weight,
             grace: entry.grace,
@@ -328,15 +328,17 @@ impl<K, V> Shard<K, V> {
         self.order.touch(slot);
         let old = self.slab.replace(slot, held);
         let old = old.expect("the slot found is held");
-        let live = now < was;
-        gone.push(self.gone(
-            old,
-            if live {
-                Cause::Replaced
-            } else {
-                Cause::Expired
-            },
-        ));
+        gone.push(self.gone(old, cause));
+    }
+
+    /// Why what is in `slot` leaves for a new value.
+    fn replaced(&self, slot: u32, now: u64) -> Cause {
+        let live = self.slab.get(slot).is_some_and(|h| now < h.deadline());
+        if live {
+            Cause::Replaced
+        } else {
+            Cause::Expired
+        }
     }
 
     /// Sweeps a little, then evicts until one more entry of `weight` fits.

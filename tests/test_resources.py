@@ -1,10 +1,12 @@
 """Limits on one loop, on virtual time: what is granted, when, and to whom."""
 
 import asyncio
+import gc
 import inspect
 import math
 import os
 import sys
+import weakref
 
 import pytest
 
@@ -562,6 +564,23 @@ def test_a_resource_limiter_checks_its_arguments(clock):
         limiter.acquire(True)
     with pytest.raises(ValueError, match="timeout must be"):
         limiter.acquire(timeout=math.nan)
+
+
+# --- References --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [RateLimiter, KeyedRateLimiter, ConcurrencyLimiter, ResourceLimiter]
+)
+def test_limiters_by_key_live_as_long_as_they_are_used(kind):
+    limiters = weakref.WeakValueDictionary()
+
+    limiter = limiters.setdefault("host", kind(5))
+    assert limiters.setdefault("host", kind(5)) is limiter
+    del limiter
+    gc.collect()  # a limiter and its lanes know each other
+
+    assert not limiters
 
 
 # --- Subclasses --------------------------------------------------------------

@@ -167,7 +167,7 @@ class ResourceLimiter:
         TypeError: An argument is not a number.
     """
 
-    __slots__ = ("_concurrency", "_rate")
+    __slots__ = ("__weakref__", "_concurrency", "_rate")
 
     def __init__(
         self,

@@ -23,7 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A keyed limiter's native half: the buckets, and the lines of those who wait.
 ///
 /// Names with an underscore are for `mtaio.resources`; see `TokenBucket`.
-#[pyclass(frozen, subclass, name = "KeyedBuckets", module = "mtaio._rust")]
+#[pyclass(
+    frozen,
+    subclass,
+    weakref,
+    name = "KeyedBuckets",
+    module = "mtaio._rust"
+)]
 pub(crate) struct PyKeyedBuckets {
     buckets: KeyedBuckets<Py<PyAny>>,
     clock: LimitClock,

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 /// A concurrency limiter's native half: the permits and the line before them.
 ///
 /// Names with an underscore are for `mtaio.resources`; see `TokenBucket`.
-#[pyclass(frozen, subclass, name = "Permits", module = "mtaio._rust")]
+#[pyclass(frozen, subclass, weakref, name = "Permits", module = "mtaio._rust")]
 pub(crate) struct PyPermits {
     permits: Permits,
 }

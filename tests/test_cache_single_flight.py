@@ -258,6 +258,88 @@ async def test_a_factory_may_ask_for_another_key():
     assert await cache.get_or_set("outer", outer) == 2
 
 
+TAKEN_OUT = {
+    "delete": lambda cache: cache.delete_nowait("key"),
+    "delete_many": lambda cache: cache.delete_many_nowait(iter(["other", "key"])),
+    "pop": lambda cache: cache.pop_nowait("key", None),
+    "clear": lambda cache: cache.clear_nowait(),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+async def test_what_was_computed_before_its_key_was_taken_out_is_not_held(how):
+    cache, old, new = TTLCache[int](), Factory(), Factory()
+    new.calls = 1  # gives 2
+    before = waiting(cache, old, 2)
+    await turns()
+
+    TAKEN_OUT[how](cache)
+    after = waiting(cache, new, 2)
+    await turns()
+    old.gate.set()
+    assert await asyncio.gather(*before) == [1, 1]
+    assert "key" not in cache
+    new.gate.set()
+
+    assert await asyncio.gather(*after) == [2, 2]
+    assert cache.stats().loads == 2
+    assert await cache.get("key") == 2
+
+
+async def test_a_value_set_while_another_is_computed_stays():
+    cache, factory = TTLCache[int](), Factory()
+    tasks = waiting(cache, factory, 2)
+    await turns()
+
+    await cache.set("key", 7)
+    factory.gate.set()
+
+    assert await asyncio.gather(*tasks) == [1, 1]
+    assert await cache.get("key") == 7
+
+
+async def test_a_value_set_while_a_stale_one_is_renewed_stays(clock):
+    cache, factory = TTLCache[int](1.0, clock=clock), Factory()
+    await cache.get_or_set("key", lambda: 0, stale=5.0)
+    clock.advance(2.0)
+    assert await cache.get_or_set("key", factory, stale=5.0) == 0
+    await turns()
+
+    await cache.set("key", 7)
+    factory.gate.set()
+    await turns()
+
+    assert await cache.get("key") == 7
+
+
+async def test_what_a_refresh_gives_after_its_key_was_deleted_is_not_held(clock):
+    cache, factory = TTLCache[int](1.0, clock=clock), Factory()
+    await cache.get_or_set("key", lambda: 0, stale=5.0)
+    clock.advance(2.0)
+    assert await cache.get_or_set("key", factory, stale=5.0) == 0
+    await turns()
+
+    await cache.delete("key")
+    factory.gate.set()
+    await turns()
+
+    assert await cache.get("key") is None
+    assert await cache.get_or_set("key", lambda: 3) == 3
+
+
+def test_a_thread_that_computes_while_its_key_is_deleted_does_not_hold_it():
+    cache = TTLCache[int]()
+
+    def factory():
+        cache.delete_nowait("key")
+        return 1
+
+    assert cache.get_or_set_blocking("key", factory) == 1
+    assert "key" not in cache
+    assert cache.get_or_set_blocking("key", lambda: 2) == 2
+    assert cache.get_nowait("key") == 2
+
+
 async def test_a_stale_value_is_served_while_one_refreshes(clock):
     cache, factory = TTLCache[int](clock=clock), Factory()
     factory.gate.set()

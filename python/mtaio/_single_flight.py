@@ -3,11 +3,11 @@
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable, iscoroutine
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _rust
 from .exceptions import CacheError
@@ -15,7 +15,9 @@ from .exceptions import CacheError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ("MISSING", "Flights", "Job")
+__all__ = ("MISSING", "Flights", "Job", "ListedCache")
+
+T = TypeVar("T")
 
 # A key the cache has no value for; a flight that ended without a result.
 MISSING: Any = object()
@@ -34,12 +36,9 @@ class Job(NamedTuple):
     stale: float
 
     async def compute(self) -> Any:
-        """Run the factory and hold what it gave."""
+        """Run the factory."""
         value = self.factory()
-        if isawaitable(value):
-            value = await value
-        self.cache._set_stale(self.key, value, self.ttl, self.stale)
-        return value
+        return await value if isawaitable(value) else value
 
     def compute_here(self) -> Any:
         """As `compute`, for a factory that returns the value itself."""
@@ -48,8 +47,16 @@ class Job(NamedTuple):
             if iscoroutine(value):
                 value.close()
             raise TypeError(f"factory must not be awaitable here, it gave {value!r}")
-        self.cache._set_stale(self.key, value, self.ttl, self.stale)
         return value
+
+    def hold(self, value: Any) -> None:
+        """Put the value into the cache. One set there meanwhile is newer, and stays."""
+        self.cache._add_stale(self.key, value, self.ttl, self.stale)
+
+    def take_back(self, value: Any) -> None:
+        """Take the value out if it still is the one."""
+        if self.cache._peek(self.key, MISSING) is value:
+            self.cache.delete_nowait(self.key)
 
 
 class Flight:
@@ -116,7 +123,7 @@ class Flight:
         self._on_landed(self)
 
     def strike(self, flying: dict[Hashable, "Flight"]) -> None:
-        """Take a landed flight off the list, exactly once.
+        """Take it off the list, exactly once: it has landed, or its key must go.
 
         Only then can the entry be another's, so it needs no comparison. The key's
         `__eq__` may raise; the next who meets the flight tries again.
@@ -210,6 +217,7 @@ class Flight:
         count = self.job.cache._count_load
         try:
             value = await self.job.compute()
+            self._hold(value)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -231,6 +239,7 @@ class Flight:
         aboard = _aboard.set((*_under_way(), self))
         try:
             value = self.job.compute_here()
+            self._hold(value)
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise  # meant for this thread: lost
         except BaseException as error:  # noqa: BLE001 - it reaches all who wait
@@ -242,6 +251,13 @@ class Flight:
             _aboard.reset(aboard)
             self.land()
             del self
+
+    def _hold(self, value: Any) -> None:
+        """Have the cache hold the value, unless its key was taken out meanwhile."""
+        if self._listed:
+            self.job.hold(value)
+            if not self._listed:  # since we looked, by another thread
+                self.job.take_back(value)
 
     def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:
         if cause is not None:  # to set None would hide what it was raised amid
@@ -318,6 +334,21 @@ class Flights:
         """Compute in the background, unless somebody already does."""
         self._join(job, asyncio.get_running_loop(), background=True)
 
+    def any(self) -> bool:
+        """Whether something is computed now."""
+        return bool(self._flying)
+
+    def forget(self, key: Hashable) -> None:
+        """Let what computes `key` now serve only those who wait for it already."""
+        flight = self._flying.get(key) if self._flying else None
+        if flight is not None:
+            self._strike(flight)
+
+    def forget_all(self) -> None:
+        """As `forget`, all keys."""
+        for flight in list(self._flying.values()):
+            self._strike(flight)
+
     def _join(
         self,
         job: Job,
@@ -345,3 +376,34 @@ class Flights:
 
     def _strike(self, flight: Flight) -> None:
         flight.strike(self._flying)
+
+
+class ListedCache(_rust.Cache[T]):
+    """A cache, and what computes for it now, which must know what is taken out."""
+
+    __slots__ = ("_flights",)
+
+    _flights: Flights
+
+    def delete_nowait(self, key: Hashable) -> bool:
+        """Take `key` out; return whether it had a live value."""
+        self._flights.forget(key)
+        return super().delete_nowait(key)
+
+    def pop_nowait(self, key: Hashable, *default: Any) -> Any:
+        """Take `key` out and return its live value, else the default."""
+        self._flights.forget(key)
+        return super().pop_nowait(key, *default)
+
+    def delete_many_nowait(self, keys: Iterable[Hashable]) -> int:
+        """Take `keys` out; return how many had a live value."""
+        if self._flights.any():
+            keys = list(keys)
+            for key in keys:
+                self._flights.forget(key)
+        return super().delete_many_nowait(keys)
+
+    def clear_nowait(self) -> None:
+        """Take everything out."""
+        self._flights.forget_all()
+        super().clear_nowait()

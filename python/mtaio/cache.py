@@ -29,7 +29,7 @@ from ._cache_options import (
     check_policy,
     nothing,
 )
-from ._single_flight import MISSING, Flights, Job
+from ._single_flight import MISSING, Flights, Job, ListedCache
 
 __all__ = (
     "CacheStats",
@@ -49,7 +49,7 @@ Made = TypeVar("Made", bound="TTLCache[Any]")
 _TURN = 500
 
 
-class TTLCache(_rust.Cache[T]):
+class TTLCache(ListedCache[T]):
     """A cache of `T` by any hashable key; each entry lives `ttl` seconds.
 
     An expired value is never returned. `len(cache) <= max_size` holds at every
@@ -85,9 +85,8 @@ class TTLCache(_rust.Cache[T]):
     """
 
     # Without a `__dict__` a method is found in a third of the time.
-    __slots__ = ("_cleaner", "_cleanup_interval", "_flights")
+    __slots__ = ("_cleaner", "_cleanup_interval")
 
-    _flights: Flights
     _cleanup_interval: float
     _cleaner: asyncio.Task[None] | None
 
@@ -196,7 +195,9 @@ class TTLCache(_rust.Cache[T]):
         The computation is a task of its own. A caller that is cancelled only
         stops waiting; if all are, the task is cancelled. Callers in other loops
         and threads wait for the same one; if its loop ends before it does, one
-        of them computes anew.
+        of them computes anew. Where `delete`, `pop` or `clear` takes the key out
+        meanwhile, what is computed reaches only those who waited by then and is not
+        held; a value that was set meanwhile stays.
 
         Args:
             key: Any hashable object.

@@ -159,7 +159,7 @@ impl PyCache {
         value: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.set(key, value, ttl, 0)
+        self.set(key, value, ttl)
     }
 
     /// As `set_nowait` if `key` has no live value; whether it was stored.
@@ -170,14 +170,7 @@ impl PyCache {
         value: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        let hash = hash_of(key)?;
-        let now = self.now(key.py())?;
-        let entry = self.entry(key, value, self.deadline(ttl, now)?)?;
-        let mut left = Leaving::default();
-        let probe = PyProbe::new(key);
-        let refused = self.core.add(hash, &probe, entry, now, &mut left)?;
-        self.tell(key.py(), left);
-        Ok(refused.is_none())
+        self.add(key, value, ttl, 0)
     }
 
     /// As `set_nowait`, but without `left` seconds it lives for ever.
@@ -189,18 +182,18 @@ impl PyCache {
     ) -> PyResult<()> {
         let now = self.now(key.py())?;
         let deadline = left.map_or(u64::MAX, |left| now.saturating_add(nanoseconds(left)));
-        self.set_until(key, value, deadline, 0, now)
+        self.set_until(key, value, deadline, now)
     }
 
-    /// As `set_nowait`; `_get_stale` finds it for `stale` seconds past its `ttl`.
-    fn _set_stale(
+    /// As `add_nowait`; `_get_stale` finds it for `stale` seconds past its `ttl`.
+    fn _add_stale(
         &self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
         stale: f64,
-    ) -> PyResult<()> {
-        self.set(key, value, ttl, nanoseconds(stale))
+    ) -> PyResult<bool> {
+        self.add(key, value, ttl, nanoseconds(stale))
     }
 
     /// The value and whether it is past its time, else `None`.
@@ -297,7 +290,7 @@ impl PyCache {
         let items = args::mapping("items", items)?.items()?;
         for pair in items {
             let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
-            self.set(&key, &value, ttl, 0)?;
+            self.set(&key, &value, ttl)?;
         }
         Ok(())
     }

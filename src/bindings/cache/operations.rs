@@ -80,15 +80,33 @@ impl PyCache {
         })
     }
 
-    pub(super) fn set(
+    /// Takes `value` in if `key` has no live one; whether it did.
+    pub(super) fn add(
         &self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
         grace: u64,
+    ) -> PyResult<bool> {
+        let hash = hash_of(key)?;
+        let now = self.now(key.py())?;
+        let mut entry = self.entry(key, value, self.deadline(ttl, now)?)?;
+        entry.grace = grace;
+        let mut left = Leaving::default();
+        let probe = PyProbe::new(key);
+        let refused = self.core.add(hash, &probe, entry, now, &mut left)?;
+        self.tell(key.py(), left);
+        Ok(refused.is_none())
+    }
+
+    pub(super) fn set(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let now = self.now(key.py())?;
-        self.set_until(key, value, self.deadline(ttl, now)?, grace, now)
+        self.set_until(key, value, self.deadline(ttl, now)?, now)
     }
 
     pub(super) fn set_until(
@@ -96,12 +114,10 @@ impl PyCache {
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         deadline: u64,
-        grace: u64,
         now: u64,
     ) -> PyResult<()> {
         let hash = hash_of(key)?;
-        let mut entry = self.entry(key, value, deadline)?;
-        entry.grace = grace;
+        let entry = self.entry(key, value, deadline)?;
         let mut left = Leaving::default();
         let done = self
             .core

@@ -728,6 +728,24 @@ def test_a_latch_opens_when_counted_down():
     virtual_time.run(main())
 
 
+def test_a_latchs_limit_works_in_a_task_that_is_being_cancelled():
+    async def work():
+        try:
+            await asyncio.sleep(10)
+        finally:
+            assert await Latch(1).wait(1) is False
+
+    async def main():
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.get_running_loop().time() == pytest.approx(1001)
+
+    virtual_time.run(main())
+
+
 async def test_a_latch_checks_its_arguments():
     for bad in (-1, True, 1.0, "1", None):
         with pytest.raises((ValueError, TypeError), match="count must be an int >= 0"):

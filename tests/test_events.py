@@ -458,6 +458,27 @@ async def test_other_arguments_are_checked(emitter):
         await emitter.wait_for("e", check=check)
 
 
+def test_wait_for_is_limited_also_in_a_task_that_is_being_cancelled():
+    async def main():
+        emitter = EventEmitter()
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            with pytest.raises(OurTimeoutError, match="no event 'e' in 2 seconds"):
+                await emitter.wait_for("e", timeout=2)
+            assert emitter.listener_count() == 0
+            raise
+
+    async def cancelled():
+        task = asyncio.create_task(main())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    virtual_time.run(cancelled())
+
+
 async def test_made_up_names_take_no_memory_for_ever(emitter):
     for n in range(5000):
         await emitter.emit(f"user.{n}")

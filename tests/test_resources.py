@@ -566,6 +566,26 @@ def test_a_resource_limiter_checks_its_arguments(clock):
         limiter.acquire(timeout=math.nan)
 
 
+@on_virtual_time
+async def test_a_permits_limit_works_in_a_task_that_is_being_cancelled(clock):
+    limiter = ConcurrencyLimiter(1)
+    assert limiter.try_acquire()
+
+    async def work():
+        try:
+            await asyncio.sleep(10)
+        finally:
+            with pytest.raises(ResourceTimeoutError, match=r"no permit in 1\.0 s"):
+                await limiter.acquire(timeout=1.0)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (limiter.stats().in_use, limiter.stats().waiting) == (1, 0)
+
+
 # --- References --------------------------------------------------------------
 
 

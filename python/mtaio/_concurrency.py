@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from . import _rust
 from ._rate import RateLimiter, check_async, check_made
+from ._timeouts import open_scope
 from ._waiting import Lanes, LoopTimer
 from .exceptions import ResourceTimeoutError
 
@@ -73,7 +74,7 @@ class Acquisition:
 
     async def _within(self, timeout: float) -> None:
         try:
-            async with asyncio.timeout(timeout):
+            async with open_scope(timeout):
                 await self._limiter.__aenter__()
         except TimeoutError as error:
             counts = self._limiter.stats()

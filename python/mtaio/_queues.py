@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple, TypeVar, cast
 
 from . import _rust
+from .resources import TimeoutManager
 
 __all__ = ("AsyncQueue", "LIFOQueue", "Latch", "PriorityQueue")
 
@@ -120,8 +121,7 @@ class Latch:
         if timeout is not None:
             timeout = _rust.non_negative("timeout", timeout)
         try:
-            async with asyncio.timeout(timeout):
-                await self._open.wait()
+            await TimeoutManager().run(self._open.wait(), timeout=timeout)
         except TimeoutError:
             return self._open.is_set()
         return True

@@ -1,7 +1,6 @@
 """Events inside one event loop: listeners with priorities and patterns."""
 
 import asyncio
-import builtins
 import inspect
 import itertools
 import logging
@@ -390,14 +389,11 @@ class EventEmitter:
 
         entry = self._add(event_name, hear, EventPriority.MONITOR, once=False)
         try:
-            async with asyncio.timeout(timeout):
-                # Never raises itself, so a TimeoutError can only be this limit's.
-                await asyncio.wait((answer,))
-        except builtins.TimeoutError as error:
-            message = f"no event {event_name!r} in {timeout:g} seconds"
-            raise TimeoutError(message) from error
+            await asyncio.wait((answer,), timeout=timeout)
         finally:
             self._drop([entry])
+        if not answer.done():
+            raise TimeoutError(f"no event {event_name!r} in {timeout:g} seconds")
         return answer.result()
 
 

@@ -53,6 +53,28 @@ async def test_remaining_times_survive(tmp_path, clock, monkeypatch):
     assert sorted(other) == ["for ever"]
 
 
+async def test_the_time_that_loading_takes_counts_too(tmp_path, clock, monkeypatch):
+    wall = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: wall[0])
+    cache = TTLCache[list](clock=clock)
+    cache.set_nowait("long", [], 100.0)
+    cache.set_nowait("short", [], 5.0)
+    await cache.save(tmp_path / "snapshot", encode=lambda value: b"")
+
+    def decode(data):
+        wall[0] += 10.0
+        clock.advance(10.0)
+        return []
+
+    other = TTLCache[list](clock=clock)
+    assert await other.load(tmp_path / "snapshot", decode=decode) == 1
+
+    clock.advance(79.999)
+    assert sorted(other) == ["long"]
+    clock.advance(0.001)
+    assert sorted(other) == []
+
+
 async def test_a_wall_clock_set_back_gives_no_extra_time(tmp_path, clock, monkeypatch):
     cache = TTLCache[str](default_ttl=10.0, clock=clock)
     cache.set_nowait("key", "x")

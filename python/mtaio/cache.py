@@ -210,7 +210,9 @@ class TTLCache(ListedCache[T]):
         Raises:
             Exception: What `factory` raised, to everyone who waited for it; it
                 is not cached.
-            CacheError: `factory` asks for the very key it computes.
+            CacheError: `factory` asks for the very key it computes, itself or
+                through what it started. Of two that were started apart and wait
+                for each other's key nobody tells: they wait for ever.
         """
         job = self._job(key, factory, ttl, stale)
         if not job.stale:
@@ -376,11 +378,15 @@ class TTLCache(ListedCache[T]):
         check_codec("decode", decode)
         file, wall = Path(path), time.time()
         records = await asyncio.to_thread(lambda: _snapshot.read(file, decode, wall))
+        count, late = 0, 0.0
         for at, (key, value, left) in enumerate(records):
-            self._set_left(key, value, left)
-            if at % _TURN == _TURN - 1:
+            if at % _TURN == 0:
                 await asyncio.sleep(0)
-        return len(records)
+                late = max(0.0, time.time() - wall)  # reading may have taken long
+            if left is None or left > late:
+                self._set_left(key, value, None if left is None else left - late)
+                count += 1
+        return count
 
     def stats(self) -> CacheStats:
         """Return the counters and sizes of now; any thread."""

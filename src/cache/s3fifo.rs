@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn an_entry_goes_round_as_often_as_it_was_read_and_seven_times_at_most() {
         for (reads, rounds) in [(0, 0), (1, 1), (6, 6), (7, 7), (8, 7), (100, 7)] {
-            let (mut policy, hashes) = with_one_new(33);
+            let (mut policy, _) = with_one_new(33);
             (1..33).for_each(|slot| policy.forget(slot));
             (0..reads).for_each(|_| policy.touch(0));
 
-            let went_round = (0..).find(|_| policy.evict_main(false).is_some());
+            let went_round = (0..10).find(|_| policy.evict_main(false).is_some());
 
             assert_eq!(went_round, Some(rounds), "read {reads} times");
         }

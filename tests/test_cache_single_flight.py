@@ -838,3 +838,24 @@ async def test_a_forked_child_waits_for_no_computation_of_its_parent():
 
     assert os.waitstatus_to_exitcode(status) == 2
     assert await task == 1
+
+
+@pytest.mark.parametrize("how", TAKEN_OUT)
+async def test_a_forked_child_takes_out_what_its_parent_computes(how):
+    cache, factory = TTLCache[int](), Factory()
+    (task,) = waiting(cache, factory, 1)
+    await turns()
+    (flight,) = cache._flights._flying.values()
+
+    with flight._lock:  # as another thread may have it, which is not in the child
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            TAKEN_OUT[how](cache)
+            os._exit(2)
+    _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it ends by its alarm
+    factory.gate.set()
+
+    assert os.waitstatus_to_exitcode(status) == 2
+    assert await task == 1
+    assert "key" in cache

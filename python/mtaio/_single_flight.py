@@ -336,18 +336,25 @@ class Flights:
 
     def any(self) -> bool:
         """Whether something is computed now."""
+        if self._flying:
+            self._leave_to_parent()
         return bool(self._flying)
 
     def forget(self, key: Hashable) -> None:
         """Let what computes `key` now serve only those who wait for it already."""
-        flight = self._flying.get(key) if self._flying else None
-        if flight is not None:
+        if self.any() and (flight := self._flying.get(key)) is not None:
             self._strike(flight)
 
     def forget_all(self) -> None:
         """As `forget`, all keys."""
-        for flight in list(self._flying.values()):
-            self._strike(flight)
+        if self.any():
+            for flight in list(self._flying.values()):
+                self._strike(flight)
+
+    def _leave_to_parent(self) -> None:
+        """What flew at a fork goes on in the parent; here nobody would land it."""
+        if self._process != os.getpid():
+            self._flying, self._process = {}, os.getpid()
 
     def _join(
         self,
@@ -356,9 +363,7 @@ class Flights:
         *,
         background: bool = False,
     ) -> Flight:
-        if self._process != os.getpid():
-            # What flew at a fork goes on in the parent; here nobody would land it.
-            self._flying, self._process = {}, os.getpid()
+        self._leave_to_parent()
         mine = Flight(job, self._strike, loop, background=background)
         flight = self._flying.setdefault(job.key, mine)
         if flight is not mine:

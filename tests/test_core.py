@@ -163,7 +163,10 @@ async def test_the_only_failure_surfaces_as_itself_with_its_traceback():
 
 
 async def test_several_failures_surface_as_a_group():
+    others_began = asyncio.Barrier(3)
+
     async def fail(x):
+        await others_began.wait()
         try:
             await asyncio.sleep(0 if x == 0 else 100)
         finally:

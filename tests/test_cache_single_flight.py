@@ -489,6 +489,38 @@ def test_a_callable_object_is_cached_by_itself():
     assert [double(2), double(2)] == [4, 4]
 
 
+async def test_one_call_of_a_cached_function_can_be_taken_out():
+    cache = TTLCache[str]()
+
+    @cache.cached
+    async def greet(name, *, loud=False):
+        return name
+
+    @cache.cached(key=lambda name: name.lower())
+    def shout(name):
+        return name.upper()
+
+    class Shop:
+        @cache.cached
+        async def buy(self, what):
+            return what
+
+    shop = Shop()
+    await greet("ann", loud=True), shout("Ann"), await shop.buy("tea")
+
+    assert cache.key_of(shout, "Ann") == "ann"
+    for key in (
+        cache.key_of(greet, "ann", loud=True),
+        cache.key_of(shout, "Ann"),
+        cache.key_of(shop.buy, "tea"),
+    ):
+        assert await cache.delete(key)
+    assert len(cache) == 0
+    assert not await cache.delete(cache.key_of(greet, "ann"))
+    with pytest.raises(TypeError, match="function must be one that `cached` made"):
+        cache.key_of(len)
+
+
 def test_cached_wants_a_function_and_a_callable_key():
     cache = TTLCache[int]()
     with pytest.raises(TypeError, match="cached needs a function, got 1"):

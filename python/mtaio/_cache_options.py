@@ -20,6 +20,7 @@ __all__ = (
     "check_hooks",
     "check_key",
     "check_policy",
+    "key_of_call",
     "nothing",
 )
 
@@ -109,6 +110,16 @@ def call_key(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:
     own = "<" not in name and (owner is None or ismodule(owner))
     who = f"{function.__module__}.{name}" if own else function
     return (who, args, *sorted(kwargs.items()))
+
+
+def key_of_call(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:
+    key_of = getattr(function, "_cache_key_of", None)
+    if key_of is None:
+        raise TypeError(f"function must be one that `cached` made, got {function!r}")
+    owner = getattr(function, "__self__", None)
+    call = args if owner is None else (owner, *args)
+    key: Hashable = key_of(*call, **kwargs)
+    return key
 
 
 def nothing() -> None:

@@ -27,6 +27,7 @@ from ._cache_options import (
     check_hooks,
     check_key,
     check_policy,
+    key_of_call,
     nothing,
 )
 from ._single_flight import MISSING, Flights, Job, ListedCache
@@ -289,7 +290,7 @@ class TTLCache(ListedCache[T]):
                 arguments, which must be hashable; `f(1)` and `f(x=1)` are two
                 keys. In place of the name stands the function itself where
                 others may have that name: a local function, lambda, bound
-                method or callable object.
+                method or callable object. `key_of` tells it.
 
         Raises:
             TypeError: What is decorated is not a function, or is a generator
@@ -315,13 +316,25 @@ class TTLCache(ListedCache[T]):
                 compute = partial(function, *args, **kwargs)
                 return self.get_or_set_blocking(key_of(*args, **kwargs), compute, ttl)
 
-            if iscoroutinefunction(function):
-                return call
-            if stale:
+            here = not iscoroutinefunction(function)
+            if here and stale:
                 raise ValueError(f"stale needs a coroutine function, got {function!r}")
-            return call_here
+            made: Any = call_here if here else call
+            made._cache_key_of = key_of
+            return made
 
         return decorate if function is None else decorate(function)
+
+    @staticmethod
+    def key_of(
+        function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Hashable:
+        """The key of a call of a function that `cached` made: `delete` takes it.
+
+        Raises:
+            TypeError: `function` is no such function.
+        """
+        return key_of_call(function, *args, **kwargs)
 
     async def save(
         self,

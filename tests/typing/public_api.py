@@ -90,6 +90,8 @@ async def cache(names: TTLCache[str]) -> None:
     assert_type(await one(1), str)
     assert_type(other(1), str)
     other("a")  # type: ignore[arg-type]
+    assert_type(await names.delete(names.key_of(one, 1)), bool)
+    names.key_of(one, "a")  # type: ignore[arg-type]
     async with names as same:
         assert_type(same, TTLCache[str])
     await names.set("a", 1)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import logging.handlers
 import math
 import os
 import queue
+import re
 import sys
 import time
 import weakref
@@ -253,6 +254,47 @@ def test_a_filter_may_put_another_record_in_place(path, logger):
     handler.close()
 
     assert lines(path) == ["replaced"]
+
+
+def own_method(path):
+    class Own(AsyncFileHandler):
+        def filter(self, record):
+            return "secret" not in record.msg and super().filter(record)
+
+    return Own(path)
+
+
+def own_attribute(path):
+    handler = AsyncFileHandler(path)
+    handler.filter = lambda record: "secret" not in record.msg
+    return handler
+
+
+@pytest.mark.parametrize("make", [own_method, own_attribute])
+def test_a_filter_method_of_its_own_is_asked(path, logger, make):
+    handler = make(path)
+    logger.addHandler(handler)
+
+    logger.info("secret")
+    logger.info("seen")
+    handler.close()
+
+    assert lines(path) == ["seen"]
+
+
+def test_a_filter_that_is_merely_true_takes_no_records_place(path, logger):
+    class Own(AsyncFileHandler):
+        def filter(self, record):
+            return re.search("seen", record.msg)
+
+    handler = Own(path)
+    logger.addHandler(handler)
+
+    logger.info("secret")
+    logger.info("seen")
+    handler.close()
+
+    assert lines(path) == ["seen"]
 
 
 def test_a_subclass_may_override_emit_and_format(path, logger):

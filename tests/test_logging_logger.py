@@ -209,6 +209,26 @@ def test_handler_levels_and_filters_hold(handler, path):
     assert [line[-3:] for line in lines(path)] == ["yes"]
 
 
+@pytest.mark.parametrize("method", ["handle", "filter"])
+def test_what_a_handler_overrides_is_asked(path, method):
+    class Own(AsyncFileHandler):
+        def handle(self, record):
+            refused = method == "handle" and record.msg == "no"
+            return refused or super().handle(record)
+
+        def filter(self, record):
+            return method == "handle" or record.msg != "no"
+
+    handler = Own(path)
+    logger = AsyncLogger("app", handlers=[handler])
+
+    logger.info("no")
+    logger.info("yes")
+    handler.close()
+
+    assert lines(path) == ["yes"]
+
+
 def test_a_message_that_cannot_be_merged_is_written(handler, path, capsys):
     logger = AsyncLogger("app", handlers=[handler])
 

@@ -17,8 +17,8 @@ __all__ = (
     "AsyncRotatingFileHandler",
 )
 
-# What decides a line and its fate; overriding one makes `handle` call `emit`.
-_DECIDE = ("emit", "format", "terminator", "_accept", "_encode")
+# What decides a line and its fate; overriding one makes `handle` call them all.
+_DECIDE = ("handle", "filter", "emit", "format", "terminator", "_accept", "_encode")
 _NATIVE_CODEC = ("utf-8", "backslashreplace")
 
 

@@ -13,7 +13,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::errors::HandlerError;
 use super::log_format::{self, Fields, Plans};
@@ -279,23 +279,25 @@ impl LogHandler {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let mut record = record;
-        if !has_no_filters(slf)? {
+        let native = slf.get().native.load(Relaxed);
+        // One that is not native may have a `filter` of its own.
+        if !native || !has_no_filters(slf)? {
             let passed = slf.call_method1(names(py).filter.bind(py), (&record,))?;
             if !passed.is_truthy()? {
                 return Ok(passed);
             }
             // Since 3.12 a filter may put another record in its place.
-            if !passed.is_instance_of::<PyInt>() {
+            if log_format::is_record(&passed)? {
                 record = passed;
             }
         }
-        if !slf.get().native.load(Relaxed) || !Self::emit_natively(slf, &record)? {
+        if !native || !Self::emit_natively(slf, &record)? {
             slf.call_method1(names(py).emit.bind(py), (&record,))?;
         }
         Ok(record)
     }
 
-    /// Whether `handle` may do without `emit`, `format` and `terminator`.
+    /// Whether `handle` may do without `filter`, `emit`, `format` and `terminator`.
     fn _set_native(&self, native: bool) {
         self.native.store(native, Relaxed);
     }

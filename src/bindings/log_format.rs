@@ -72,6 +72,12 @@ pub(super) fn is_plain_record(record: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(record.get_type().is(stock.record.bind(record.py())))
 }
 
+/// True for a record of any class.
+pub(super) fn is_record(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let stock = Stock::get(value.py())?;
+    value.is_instance(stock.record.bind(value.py()))
+}
+
 /// A field with the value it takes.
 enum Part {
     Text(String),

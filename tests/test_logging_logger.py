@@ -229,6 +229,22 @@ def test_what_a_handler_overrides_is_asked(path, method):
     assert lines(path) == ["yes"]
 
 
+def test_an_interrupt_amid_a_message_goes_on(handler):
+    class InterruptedOnce:
+        texts = iter((KeyboardInterrupt(), "text"))
+
+        def __str__(self):
+            text = next(self.texts)
+            if isinstance(text, KeyboardInterrupt):
+                raise text
+            return text
+
+    logger = AsyncLogger("app", handlers=[handler])
+
+    with pytest.raises(KeyboardInterrupt):
+        logger.info(InterruptedOnce())
+
+
 def test_a_message_that_cannot_be_merged_is_written(handler, path, capsys):
     logger = AsyncLogger("app", handlers=[handler])
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -178,8 +178,12 @@ impl LogHandler {
         }
         let formatter = log_format::formatter_of(slf)?;
         let put = |line: &mut Vec<u8>| slf.get().plans.put_fields(&formatter, fields, line);
-        // What fails here fails again by record, where it is dealt with.
-        Ok(Self::accept_made(slf, put).unwrap_or(false))
+        match Self::accept_made(slf, put) {
+            // What fails here fails again by record, where it is dealt with; an
+            // interrupt would not.
+            Err(error) if error.is_instance_of::<PyException>(py) => Ok(false),
+            outcome => outcome,
+        }
     }
 
     /// Accepts the line that `put` makes, if it makes one.

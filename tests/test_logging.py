@@ -441,11 +441,15 @@ def test_other_encodings_are_written_as_asked(path, logger):
     assert path.read_bytes() == "Grüße, \\u4e16\\u754c\n".encode("latin-1")
 
 
-def test_a_full_ring_drops_counts_and_tells(path, logger):
+# The second asks for what the log's own line has not.
+@pytest.mark.parametrize("text", ["%(message)s", "%(message)s%(more)s"])
+def test_a_full_ring_drops_counts_and_tells(path, logger, text):
     # A pipe nobody reads stalls the writer, as a stuck disk would.
     os.mkfifo(path)
     handler = AsyncFileHandler(path, delay=True, ring_bytes=65536, overflow="drop")
+    handler.setFormatter(logging.Formatter(text))
     logger.addHandler(handler)
+    logger = logging.LoggerAdapter(logger, {"more": ""})
 
     for number in range(2000):
         logger.info("line %06d %s", number, "x" * 80)

@@ -116,7 +116,11 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
         record = logging.LogRecord(
             "mtaio.logging", logging.WARNING, __file__, 0, words, (count,), None
         )
-        if not self._put(self._encode(self.format(record))):
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - it may ask for what only other records have
+            line = record.getMessage()
+        if not self._put(self._encode(line)):
             self._return_unreported(count)
 
     # The standard library ignores what `flush` returns.

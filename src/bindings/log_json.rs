@@ -123,7 +123,7 @@ fn put_record(
         }
         out.extend_from_slice(key);
         match source {
-            Source::Message => put_value(&log_format::message(record)?, out, 0)?,
+            Source::Message => put_value(&message(record)?, out, 0)?,
             Source::Timestamp => put_timestamp(record, out)?,
             Source::Attribute(name) => match record.getattr_opt(name.bind(py))? {
                 Some(value) => put_value(&value, out, 0)?,
@@ -137,6 +137,14 @@ fn put_record(
     put_exception(slf, record, out)?;
     out.push(b'}');
     Ok(())
+}
+
+/// A class of its own may merge in a way of its own, such as with braces.
+fn message<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if log_format::is_plain_record(record)? {
+        return log_format::message(record);
+    }
+    record.call_method0("getMessage")
 }
 
 fn put_timestamp(record: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {

@@ -13,8 +13,9 @@ class JsonFormatter(_rust.JsonFormat, logging.Formatter):
     """A `logging.Formatter` that writes each record as one line of JSON.
 
     `extra` fields are included: those of a name that is taken as `extra_<name>`.
-    An exception becomes an object of `type`, `message` and `traceback`. Values
-    that JSON lacks are written as their `str`. Control characters, line parts
+    An exception becomes an object of `type`, `message` and `traceback`, the first
+    two null where the record holds its text alone. Values that JSON lacks are
+    written as their `str`. Control characters, line parts
     and lone surrogates are escaped, so a line is a line on any terminal.
 
     Args:

@@ -223,11 +223,24 @@ fn put_exception(
         out.extend_from_slice(b",\"traceback\":");
         put_value(&slf.call_method1("formatException", (info,))?, out, 0)?;
         out.push(b'}');
+    } else {
+        put_exception_text(record, out)?;
     }
     let stack = record.getattr(names(py).stack_info.bind(py))?;
     if !stack.is_none() {
         out.extend_from_slice(b",\"stack_info\":");
         put_value(&stack, out, 0)?;
+    }
+    Ok(())
+}
+
+/// Of a record from another process there is the traceback alone.
+fn put_exception_text(record: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let text = record.getattr(names(record.py()).exc_text.bind(record.py()))?;
+    if text.is_truthy()? {
+        out.extend_from_slice(b",\"exception\":{\"type\":null,\"message\":null,\"traceback\":");
+        put_value(&text, out, 0)?;
+        out.push(b'}');
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtaio.logging import AsyncJsonFileHandler, JsonFormatter
+from mtaio.logging import AsyncFileHandler, AsyncJsonFileHandler, JsonFormatter
 
 
 def record(msg="hello", args=(), **extra):
@@ -87,6 +88,36 @@ def test_what_json_lacks_is_text():
     assert found["c"] == "NaN"
     assert found["d"] == {"3": "x"}
     assert isinstance(found["e"], list)
+
+
+def test_numbers_of_any_class_are_numbers():
+    class Ratio(float):
+        def __str__(self):
+            return "half"
+
+    found = JsonFormatter().format(record(status=HTTPStatus.NOT_FOUND, part=Ratio(0.5)))
+
+    assert found.endswith('"status":404,"part":0.5}')
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), None])
+def test_a_records_own_way_to_merge_is_used(tmp_path, formatter):
+    class Braces(logging.LogRecord):
+        def getMessage(self):
+            return self.msg.format(*self.args)
+
+    handler = AsyncFileHandler(tmp_path / "app.txt", formatter=formatter)
+
+    handler.handle(Braces("app", logging.INFO, "/x.py", 1, "hi {}", ("you",), None))
+    handler.close()
+
+    assert "hi you" in (tmp_path / "app.txt").read_text()
+
+
+def test_an_exception_that_came_as_text_is_kept():
+    found = parsed(record(exc_text="Traceback: bad"))["exception"]
+
+    assert found == {"type": None, "message": None, "traceback": "Traceback: bad"}
 
 
 def test_a_taken_name_is_set_apart():

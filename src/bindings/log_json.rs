@@ -256,7 +256,12 @@ fn put_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyRes
         out.extend_from_slice(if truth.is_true() { b"true" } else { b"false" });
     } else if value.is_exact_instance_of::<PyInt>() {
         out.extend_from_slice(value.str()?.to_str()?.as_bytes());
-    } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+    } else if value.is_instance_of::<PyInt>() {
+        // An enumeration's member, say: a number all the same.
+        let int = value.py().get_type::<PyInt>();
+        let digits = int.call_method1("__repr__", (value,))?;
+        out.extend_from_slice(digits.str()?.to_str()?.as_bytes());
+    } else if let Ok(number) = value.cast::<PyFloat>() {
         json::put_float(out, number.value());
     } else if depth < DEEPEST && value.is_instance_of::<PyDict>() {
         put_dict(value.cast::<PyDict>()?, out, depth)?;

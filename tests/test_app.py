@@ -467,6 +467,30 @@ def test_run_returns_once_it_was_stopped_by_other_means():
     assert virtual_time.run(main()) is ExitCode.CLEAN
 
 
+def test_after_a_failed_start_it_does_not_run():
+    async def main():
+        app = application([], (Part([], "a", fails=("start",)),))
+        with pytest.raises(StartupError):
+            await app.run()
+        with pytest.raises(ApplicationError, match="failed to start"):
+            await asyncio.wait_for(app.run(), 10)
+
+    virtual_time.run(main())
+
+
+def test_a_start_that_fails_ends_a_run_that_awaits_it():
+    async def main():
+        app = application([], (Part([], "a", start=1, fails=("start",)),))
+        starting = asyncio.create_task(app.start())
+        await asyncio.sleep(0.5)
+        code = await asyncio.wait_for(app.run(), 10)
+        await asyncio.wait({starting})
+        assert isinstance(starting.exception(), StartupError)
+        return code
+
+    assert virtual_time.run(main()) is ExitCode.START_FAILED
+
+
 def test_a_drain_is_as_long_as_asked_for_however_long_the_grace_period():
     async def main():
         app = Application(drain_delay=5, grace_period=1e300)

@@ -207,6 +207,7 @@ class Lifecycle:
             self._grace.begin()
             await self._end(deadline)
             self._start_ended.set()
+            self._asks.stop()  # for a `run` that did not start it
             raise
         for component in self._components:
             component.on_end(self._component_ended)
@@ -239,7 +240,10 @@ class Lifecycle:
 
         Raises:
             StartupError: A component failed to start.
+            ApplicationError: One failed before: an application lives once.
         """
+        if self._exit_code is ExitCode.START_FAILED:
+            raise ApplicationError("run of an application that failed to start")
         self._loop = asyncio.get_running_loop()
         if ends_process:
             end = ProcessEnd(self._loop, lambda: self._exit_code or ExitCode.UNCLEAN)

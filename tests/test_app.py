@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import signal
 import threading
@@ -341,6 +342,54 @@ def test_what_belongs_to_an_accepted_request_is_let_in_while_stopping():
         return work.result(), app.exit_code
 
     assert virtual_time.run(main()) == (("own", "c"), ExitCode.CLEAN)
+
+
+def test_what_belongs_to_it_is_let_in_through_another_application_too():
+    async def main():
+        app, other = Application(), Application()
+
+        async def request():
+            async with app.request(), other.request():
+                await asyncio.sleep(5)
+                assert app.phase is Phase.STOPPING
+                async with app.request():
+                    assert (app.in_flight, other.in_flight) == (1, 1)
+
+        async with other:
+            await app.start()
+            work = asyncio.create_task(request())
+            await asyncio.sleep(1)
+            await app.stop()
+            await work
+        assert (app.requests, other.requests) == (1, 1)
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_a_request_keeps_none_of_those_that_led_to_it(overlap):
+    async def main():
+        last = asyncio.get_running_loop().create_future()
+        tasks = set()
+
+        async def request(left):
+            async with app.request():
+                await asyncio.sleep(0.1)
+                if left:
+                    task = asyncio.create_task(request(left - 1))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    await asyncio.sleep(overlap)
+                else:
+                    kind = type(app.request())
+                    gc.collect()
+                    last.set_result([o for o in gc.get_objects() if type(o) is kind])
+
+        async with Application() as app:
+            await request(20)
+            return len(await last)
+
+    assert virtual_time.run(main()) < 10
 
 
 def test_an_abandoned_request_may_clean_up_before_components_stop():

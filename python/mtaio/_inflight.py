@@ -63,8 +63,8 @@ class Request:
         self.nested = False
 
     async def __aenter__(self) -> None:
-        self._outer = _current.get()
-        self.nested = self._outer is not None and self._outer in self._inflight
+        self._outer = _under_way(_current.get())
+        self.nested = self._is_part_of_another()
         if not self.nested and (refusal := self._accepts()):
             raise ApplicationError(refusal)
         self._inflight.enter(self)
@@ -78,6 +78,24 @@ class Request:
     ) -> None:
         _current.set(self._outer)
         self._inflight.leave(self)
+
+    def _is_part_of_another(self) -> bool:
+        """Of the same application; those of others may lie between."""
+        found = False
+        outer = self._outer
+        while outer is not None:
+            found |= outer in self._inflight
+            # What has ended must not be kept by a long line of heirs.
+            outer._outer = _under_way(outer._outer)
+            outer = outer._outer
+        return found
+
+
+def _under_way(request: Request | None) -> Request | None:
+    """The innermost that has not ended, from `request` outwards."""
+    while request is not None and request not in request._inflight:
+        request = request._outer
+    return request
 
 
 # The request that the current task works on, inherited by tasks it starts.

@@ -13,7 +13,12 @@ import pytest
 import virtual_time
 from mtaio import _process_end, _signals
 from mtaio.app import Application, ErrorHandler, ExitCode, Phase
-from mtaio.exceptions import ApplicationError, RateLimitError, StartupError
+from mtaio.exceptions import (
+    ApplicationError,
+    RateLimitError,
+    StartupError,
+    TimeoutError,
+)
 from mtaio.health import HealthMonitor
 from mtaio.monitoring import ProbeServer
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
@@ -791,6 +796,20 @@ def test_the_log_says_where_the_application_is_in_its_life(caplog):
         "the application is stopping",
         "the application is stopped, CLEAN",
     ]
+
+
+@pytest.mark.parametrize("manager", [None, TimeoutManager(5)])
+def test_a_timeout_is_ours_with_a_manager_and_without(manager):
+    async def main():
+        async with Application(timeout_manager=manager) as app:
+            with pytest.raises(TimeoutError, match="2 s"):
+                await app.handle(lambda: asyncio.sleep(3), timeout=2)
+            for wrong in (-1, "1"):
+                with pytest.raises((ValueError, TypeError), match="timeout must be"):
+                    await app.handle(lambda: asyncio.sleep(3), timeout=wrong)
+            return app.error_handler.counts()
+
+    assert virtual_time.run(main())["TimeoutError"] == 1
 
 
 async def test_work_that_was_begun_already_is_refused():

@@ -9,10 +9,11 @@ from ._asgi import AsgiApp, Mounted
 from ._errors import ErrorHandler, HandlesErrors
 from ._lifecycle import Lifecycle
 from ._phases import ExitCode, Phase
+from .resources import TimeoutManager
 
 if TYPE_CHECKING:
     from .health import HealthMonitor
-    from .resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+    from .resources import ConcurrencyLimiter, RateLimiter
 
 __all__ = ("Application", "ErrorHandler", "ExitCode", "Phase")
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 # Scrapes come every few seconds at most; a publish takes microseconds.
 _METRICS_SECONDS = 1.0
+
+_WITHOUT_DEFAULT = TimeoutManager()
 
 
 class Application(Lifecycle):
@@ -57,7 +60,7 @@ class Application(Lifecycle):
         *,
         rate_limiter: "RateLimiter | None" = None,
         concurrency_limiter: "ConcurrencyLimiter | None" = None,
-        timeout_manager: "TimeoutManager | None" = None,
+        timeout_manager: TimeoutManager | None = None,
         error_handler: HandlesErrors | None = None,
         health: "HealthMonitor | None" = None,
         drain_delay: float = 0.0,
@@ -92,9 +95,10 @@ class Application(Lifecycle):
         Args:
             work: Makes the awaitable; not called when the request is refused.
             tokens: What it costs at the rate limiter.
-            timeout: Seconds; by default those of the timeout manager.
+            timeout: Seconds, 0 or more; by default those of the timeout manager.
 
         Raises:
+            ValueError, TypeError: An argument is not as said.
             RateLimitError: The tokens can't be had in time.
             TimeoutError: It took longer than the timeout.
             ApplicationError: The application does not take requests now.
@@ -137,7 +141,5 @@ class Application(Lifecycle):
             return await work()
 
     async def _within(self, timeout: float | None, work: Awaitable[T]) -> T:
-        if self.timeout_manager is not None:
-            return await self.timeout_manager.run(work, timeout=timeout)
-        async with asyncio.timeout(timeout):
-            return await work
+        manager = self.timeout_manager or _WITHOUT_DEFAULT
+        return await manager.run(work, timeout=timeout)

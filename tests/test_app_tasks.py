@@ -79,6 +79,30 @@ def test_a_task_can_be_spawned_after_the_start():
     virtual_time.run(main())
 
 
+def test_no_task_is_spawned_that_nobody_would_cancel():
+    refused = []
+
+    async def main():
+        app = Application()
+
+        def spawn():
+            try:
+                app.spawn(f"late {len(refused)}", asyncio.Event().wait)
+            except ApplicationError as error:
+                refused.append(str(error))
+
+        app.add("part", stop=spawn)
+        async with app:
+            pass
+        spawn()
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert virtual_time.run(main()) == set()
+    assert refused == [
+        f"late {n} spawned after all tasks were cancelled" for n in range(2)
+    ]
+
+
 @pytest.mark.parametrize("critical", [True, False])
 def test_a_crashed_task_is_told_and_spoils_the_health(critical):
     async def main():

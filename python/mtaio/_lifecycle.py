@@ -176,6 +176,7 @@ class Lifecycle:
 
         Raises:
             ValueError: The name is taken, or a figure out of range.
+            ApplicationError: The tasks were cancelled already.
         """
         self._tasks.add(Spec(name, work, critical, restart, backoff, max_backoff))
 
@@ -438,7 +439,6 @@ class Lifecycle:
         self._enter(Phase.STOPPING)
         await self._drain_components(deadline)
         await self._await_requests(deadline)
-        await self._stop_tasks(deadline)
         await self._end(deadline)
 
     async def _drain_components(self, deadline: float) -> None:
@@ -470,6 +470,7 @@ class Lifecycle:
             self._went_wrong(ShutdownError(f"task {name} did not end when cancelled"))
 
     async def _end(self, deadline: float) -> None:
+        await self._stop_tasks(deadline)
         for fault in await self._components.stop(deadline):
             self._went_wrong(fault)
         await self._reports.finish(self._left(deadline))

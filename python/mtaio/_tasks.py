@@ -75,13 +75,19 @@ class BackgroundTasks:
         self._crashed = crashed
         self._recovered = recovered
         self._started = False
+        self._stopped = False
 
     def add(self, spec: Spec) -> None:
         """Take in a task; it starts with the others, or now if they have.
 
         Raises:
             ValueError: The name is taken.
+            ApplicationError: All were cancelled: nobody would cancel this one.
         """
+        if self._stopped:
+            raise ApplicationError(
+                f"{spec.name} spawned after all tasks were cancelled"
+            )
         if spec.name in self._specs:
             raise ValueError(f"name must be new, {spec.name!r} is taken")
         self._specs[spec.name] = spec
@@ -96,6 +102,7 @@ class BackgroundTasks:
 
     async def stop(self, timeout: float) -> list[str]:
         """Cancel all; the names of those that did not end in `timeout` seconds."""
+        self._stopped = True
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:

@@ -142,7 +142,9 @@ def test_run_and_demo_outlive_their_grace_period_by_nothing(service, command):
         ("service:nothing", 1, "must make an Application, it made None"),
         ("service:zebra", 2, "has no attribute 'zebra'"),
         ("zebra:make", 2, "No module named 'zebra'"),
+        ("zebra.foal:make", 2, "No module named 'zebra'"),
         ("service", 2, "'service' is not of the form MODULE:FACTORY"),
+        (".service:make", 2, "'.service:make' is not of the form MODULE:FACTORY"),
         ("service:__name__", 2, "is not a function"),
     ],
 )
@@ -152,6 +154,29 @@ def test_run_says_why_it_does_not(service, factory, code, told):
     assert done.returncode == code
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("from mtaio.resources import *; RateLimiter(0)", 1, "rate must be a finite"),
+        ("len(5)", 1, "object of type 'int' has no len"),
+        ("import os; os.zebra", 1, "line 1, in <module>"),
+        ("import zebra", 1, "line 1, in <module>"),
+        (
+            "from mtaio.config import *; Settings.from_env({'MTAIO_CACHE_TTL': '0'})",
+            2,
+            "bad settings:",
+        ),
+    ],
+)
+def test_what_a_module_raises_is_not_taken_for_a_bad_word(tmp_path, line, code, told):
+    (tmp_path / "service.py").write_text(line)
+
+    done = mtaio(tmp_path, "run", "service:make")
+
+    assert done.returncode == code
+    assert told in done.stderr
 
 
 def examined(monkeypatch, capsys, *options, **settings):

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__, _doctor, _top
 from ._demo.command import demo
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run an application until it is stopped")
     run.add_argument(
         "factory",
-        type=_factory,
+        type=_spelled,
         metavar="MODULE:FACTORY",
         help="a function, sync or async, that makes the Application",
     )
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="go through the deployment checklist")
     doctor.add_argument(
         "factory",
-        type=_factory,
+        type=_spelled,
         nargs="?",
         metavar="MODULE:FACTORY",
         help="examine this application too; it is made, not started",
@@ -84,23 +84,43 @@ def _port(given: str) -> int:
     return int(given)
 
 
-def _factory(given: str) -> Callable[[], Any]:
-    module, separator, name = given.partition(":")
-    if not (module and separator and name):
+def _spelled(given: str) -> str:
+    module, _, name = given.partition(":")
+    if not (module and name) or module.startswith("."):
         raise argparse.ArgumentTypeError(f"{given!r} is not of the form MODULE:FACTORY")
+    return given
+
+
+def _factory(given: str) -> Callable[[], Any]:
+    """What the words name; what its module raises goes on, to show where.
+
+    Not while the words are parsed: there a `ValueError` would be taken for theirs.
+    """
+    module, _, name = given.partition(":")
     sys.path.insert(0, os.getcwd())  # as `python -m` does
     try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # one that the module itself imports
+        _refuse(str(error))
+    if not hasattr(found, name):
+        _refuse(f"module {module!r} has no attribute {name!r}")
+    factory = getattr(found, name)
     if not callable(factory):
-        raise argparse.ArgumentTypeError(f"{given} is not a function: {factory!r}")
+        _refuse(f"{given} is not a function: {factory!r}")
     return factory  # type: ignore[no-any-return]  # callable, as just seen
+
+
+def _refuse(why: str) -> NoReturn:
+    """End as `argparse` does."""
+    print(f"mtaio: error: {why}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
 
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        return asyncio.run(_run_application(options.factory))
+        return asyncio.run(_run_application(_factory(options.factory)))
     except StartupError as error:
         print(f"not started: {error}", file=sys.stderr)  # noqa: T201
         return ExitCode.START_FAILED
@@ -125,7 +145,8 @@ def _examine(options: argparse.Namespace) -> int:
         print(tell(os.environ))  # noqa: T201
         Settings.from_env()
         return 0
-    findings = asyncio.run(_findings(options.factory))
+    factory = None if options.factory is None else _factory(options.factory)
+    findings = asyncio.run(_findings(factory))
     show = _doctor.as_json if options.json else _doctor.as_text
     print(show(findings))  # noqa: T201
     return int(any(finding.level is Level.FAIL for finding in findings))

@@ -337,6 +337,16 @@ def test_doctor_fails_when_the_log_or_the_probes_can_not_work(
     assert findings["probe port"]["level"] == "fail"
 
 
+def test_doctor_fails_when_the_log_is_there_and_can_not_be_opened(
+    monkeypatch, capsys, tmp_path
+):
+    code, findings = examined(monkeypatch, capsys, LOG_FILE=tmp_path)
+
+    assert code == 1
+    assert findings["log folder"]["level"] == "fail"
+    assert f"{tmp_path} can't be written" in findings["log folder"]["detail"]
+
+
 def test_doctor_warns_of_what_will_hurt(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
 

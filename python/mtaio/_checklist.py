@@ -108,13 +108,15 @@ def _log(matter: Matter) -> Iterator[Finding]:
     if level is Level.WARN:
         told += " fills the disk, and may show what only a developer should see"
     yield Finding(Question.LOGGING, "log level", level, told)
-    folder = Path(settings.log_file).absolute().parent
-    level, told = Level.OK, f"{folder} can be written"
+    file = Path(settings.log_file).absolute()
+    level, told = Level.OK, f"{file.parent} can be written"
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=file.parent):
             pass
+        if file.exists() and not file.is_fifo():  # which would wait for its reader
+            file.open("ab").close()  # another user's, say, that ran it once
     except OSError as error:
-        level, told = Level.FAIL, f"{folder} can't be written: {error}"
+        level, told = Level.FAIL, f"{file} can't be written: {error}"
     yield Finding(Question.LOGGING, "log folder", level, told)
     rotates = settings.log_max_bytes > 0 and settings.log_backup_count > 0
     told = f"at {settings.log_max_bytes} bytes, {settings.log_backup_count} backups"

@@ -233,6 +233,35 @@ def test_a_reload_calls_every_callback_and_tells_of_one_that_raises():
     assert journal == ["second"]
 
 
+async def test_a_stop_leaves_nothing_of_the_log_to_write(tmp_path):
+    # It writes within the hour, unless somebody waits for it.
+    handler = AsyncFileHandler(tmp_path / "app.log", gather=3600.0)
+    logger = logging.getLogger("mtaio.app")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        async with Application():
+            pass
+
+        assert (tmp_path / "app.log").read_text().endswith("is stopped, CLEAN\n")
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        await handler.aclose()
+
+
+async def test_a_log_that_could_not_be_opened_harms_no_reload_and_no_stop(tmp_path):
+    with pytest.raises(OSError, match="No such file") as kept:
+        AsyncFileHandler(tmp_path / "missing" / "app.log")
+
+    async with Application() as app:
+        await app.reload()
+
+    assert kept.tb is not None  # `logging` still has the handler
+    assert app.error_handler.counts() == {}
+
+
 async def test_a_reload_reopens_the_logs(tmp_path):
     reopened = []
 

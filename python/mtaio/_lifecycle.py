@@ -17,7 +17,7 @@ from ._inflight import Inflight, Request
 from ._notify import Notifier
 from ._phases import ExitCode, Phase
 from ._process_end import Grace, ProcessEnd
-from ._reload import reopen_logs
+from ._reload import flush_logs, reopen_logs
 from ._signals import STOP_ASKED, handled
 from ._tasks import BackgroundTasks, Spec, Work, whole
 from .exceptions import ApplicationError, ShutdownError, StartupError
@@ -31,6 +31,9 @@ _log = logging.getLogger("mtaio.app")
 
 # What abandoned requests get to end when they are cancelled.
 _CANCELLED_SECONDS = 1.0
+
+# What the logs get to write the last lines; the interpreter's exit waits longer.
+_FLUSH_SECONDS = 1.0
 
 
 class Lifecycle:
@@ -475,6 +478,7 @@ class Lifecycle:
             self._went_wrong(fault)
         await self._reports.finish(self._left(deadline))
         self._enter(Phase.STOPPED)
+        await flush_logs(min(self._left(deadline), _FLUSH_SECONDS))
 
     def _left(self, deadline: float) -> float:
         return max(deadline - asyncio.get_running_loop().time(), 0.0)

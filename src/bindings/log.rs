@@ -336,11 +336,11 @@ impl LogHandler {
     }
 
     /// Makes the writer open the file by its name before the next batch.
-    fn reopen(&self) -> PyResult<()> {
-        if let Some(life) = self.opened()?.log.last_life() {
+    fn reopen(&self) {
+        // As `_flush`.
+        if let Some(life) = self.opened.get().and_then(|opened| opened.log.last_life()) {
             life.reopen();
         }
-        Ok(())
     }
 
     /// The counters, as a dict.

@@ -195,6 +195,16 @@ def test_a_request_is_turned_away_when_none_is_taken(kind, first):
     assert first.items() <= answer.items()
 
 
+def test_a_missing_lifespan_is_told_once(caplog):
+    async def main():
+        server = Server(Application().asgi(plain))
+        return [(await server.request())[0]["status"] for _ in range(2)]
+
+    assert virtual_time.run(main()) == [503, 503]
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert "no lifespan" in caplog.text
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("taken", [False, True])
 def test_sighup_reloads_inside_a_server_that_has_no_use_for_it(taken):

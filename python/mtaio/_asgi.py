@@ -1,6 +1,7 @@
 """An application around an ASGI app: its lifespan, and its requests counted."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger("mtaio.app")
 
 # 1013 is "try again later" (RFC 6455 and its registry).
 _TRY_LATER = 1013
@@ -46,16 +49,26 @@ class Mounted:
     def __init__(self, inner: AsgiApp, application: "Lifecycle") -> None:
         self._inner = inner
         self._application = application
+        self._was_told = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif self._application.refusal() is not None:
+            self._tell_of_missing_lifespan()
             await _refuse(scope, receive, send)
         else:
             async with self._application.request():
                 await self._inner(scope, receive, send)
+
+    def _tell_of_missing_lifespan(self) -> None:
+        if self._application.phase is Phase.NEW and not self._was_told:
+            self._was_told = True
+            _log.error(
+                "every request is refused: the application was not started. "
+                "Has the server, or a router it is mounted in, no lifespan for it?"
+            )
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         if self._application.phase is not Phase.NEW:

@@ -225,6 +225,19 @@ def test_shutdown_flushes_and_closes_however_often_it_is_called(path, logger):
     assert lines(path)[100:] == ["late"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_need_not_be_utf_8(tmp_path, logger):
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    handler = AsyncFileHandler(path, max_bytes=10, backup_count=1)
+    logger.addHandler(handler)
+
+    logger.info("first line")
+    logger.info("second line")
+    handler.close()
+
+    assert all_lines(path) == ["first line", "second line"]
+
+
 def test_levels_and_filters_work(path, logger):
     handler = AsyncFileHandler(path, level=logging.WARNING)
     handler.addFilter(lambda record: "secret" not in record.getMessage())
@@ -521,7 +534,8 @@ def test_a_very_long_time_is_for_ever(path, name):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"filename": ""}, ValueError, "filename must be non-empty text"),
+        ({"filename": ""}, ValueError, "filename must be non-empty and without NUL"),
+        ({"filename": "a\0"}, ValueError, "filename must be non-empty and without NUL"),
         ({"filename": b"x"}, TypeError, "filename must be text or a path"),
         ({"filename": 3}, TypeError, "int"),
         ({"mode": "r"}, ValueError, "mode must be 'a' or 'w' or 'x', got 'r'"),

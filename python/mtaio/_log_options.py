@@ -140,7 +140,11 @@ def _path(filename: str | os.PathLike[str]) -> str:
     path = os.fspath(filename)
     if not isinstance(path, str):
         raise TypeError(f"filename must be text or a path, got {filename!r}")
-    full = Path(os.path.abspath(_rust.text("filename", path)))
+    if not path or "\0" in path:
+        raise ValueError(
+            f"filename must be non-empty and without NUL, got {filename!r}"
+        )
+    full = Path(os.path.abspath(path))
     # One log, one name: the rings of dead processes are found by it.
     return str(Path(os.path.realpath(full.parent)) / full.name)
 

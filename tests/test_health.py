@@ -554,6 +554,14 @@ async def test_what_can_not_be_run_is_refused():
         health.check("zebra", depends_on=["b"])(Answers(True))
 
 
+async def test_a_running_monitor_takes_no_check_that_depends_on_an_unknown_one():
+    async with HealthMonitor(Figures()) as health:
+        with pytest.raises(HealthError, match="depends_on of b must name checks"):
+            health.check("b", depends_on=["zebra"])(Answers(False))
+
+        assert health.statuses() == {}
+
+
 async def test_it_is_started_once():
     async with HealthMonitor(Figures()) as health:
         with pytest.raises(HealthError, match="runs already"):

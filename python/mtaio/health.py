@@ -141,7 +141,8 @@ class HealthMonitor:
             cache: Seconds for which `run_check` gives the last result again.
 
         Raises:
-            HealthError: The name is taken.
+            HealthError: The name is taken; or the monitor runs, and a check is
+                depended on that it doesn't know.
             ValueError: A figure is out of range, or dependencies form a circle.
             TypeError: An argument is of the wrong type.
         """
@@ -175,10 +176,7 @@ class HealthMonitor:
         if self._running:
             raise HealthError("the health monitor runs already")
         for check in self._checks.values():
-            if missing := [d for d in check.depends_on if d not in self._checks]:
-                raise HealthError(
-                    f"depends_on of {check.name} must name checks, got {missing}"
-                )
+            self._refuse_unknown(check)
         for metric, value in self._thresholds.items():
             # Armed anew, so one that was exceeded before will not be cleared.
             self._verdict.alerts.pop(metric, None)
@@ -327,10 +325,18 @@ class HealthMonitor:
             raise HealthError(f"a check is named {check.name!r} already")
         graph = {c.name: c.depends_on for c in self._checks.values()}
         refuse_circle(graph | {check.name: check.depends_on})
+        if self._running:  # else `start` looks, once all are there
+            self._refuse_unknown(check)
         self._checks[check.name] = check
         if self._running:
             self._schedule(check)
             self._judge(f"{check.name} was added")
+
+    def _refuse_unknown(self, check: Check) -> None:
+        if missing := [name for name in check.depends_on if name not in self._checks]:
+            raise HealthError(
+                f"depends_on of {check.name} must name checks, got {missing}"
+            )
 
     def _schedule(self, check: Check) -> None:
         if check.interval is not None:

@@ -310,6 +310,17 @@ async def test_every_answer_has_one_meaning(answer, status, reason):
         assert result.reason.startswith(reason)
 
 
+async def test_a_check_that_only_makes_a_coroutine_is_told_what_it_should_be():
+    answers = Answers(True)
+    async with HealthMonitor(Figures()) as health:
+        health.check("a", interval=None)(lambda: answers())
+
+        result = await health.run_check("a")
+
+        assert result.status is Status.UNHEALTHY
+        assert result.reason.endswith("an async function")
+
+
 def test_one_dead_database_gives_one_alert_not_ten():
     async def main():
         async with service() as health:

@@ -183,6 +183,10 @@ def _judge(answer: object) -> Result:
         return Result(Status.HEALTHY)
     if answer is False:
         return Result(Status.UNHEALTHY, "it returned False")
+    if inspect.iscoroutine(answer):
+        answer.close()  # never to be awaited
+        text = "it returned a coroutine: make it, or what wraps it, an async function"
+        return Result(Status.UNHEALTHY, text)
     return Result(
         Status.UNHEALTHY,
         f"it returned {answer!r:.80}, not None, a bool, a known Status or Result",

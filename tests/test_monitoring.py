@@ -378,6 +378,25 @@ def test_below_watches_for_too_little(on_virtual_time):
     assert on_virtual_time(use) == ["exceeded", "cleared", "exceeded"]
 
 
+@pytest.mark.parametrize(
+    ("percent", "kinds"),
+    [(85, ["exceeded", "cleared"]), (96, ["exceeded", "exceeded"])],
+)
+def test_a_threshold_that_replaces_one_tells_what_becomes_of_its_alert(
+    on_virtual_time, percent, kinds
+):
+    async def use(monitor, tree):
+        told = alerts_of(monitor)
+        monitor.set_threshold("memory_usage", 80.0)
+        tree.write(memory(percent))
+        await asyncio.sleep(2.0)
+        monitor.set_threshold("memory_usage", 95.0)
+        await asyncio.sleep(2.0)
+        return [kind for kind, *_ in told]
+
+    assert on_virtual_time(use) == kinds
+
+
 def test_an_unknown_metric_names_the_known_ones():
     monitor = ResourceMonitor()
     monitor.gauge("queue_depth", lambda: 0)

@@ -28,11 +28,26 @@ del _METRICS["timestamp"]
 class _Armed:
     """A threshold and where its metric stands."""
 
-    __slots__ = ("rule", "state")
+    __slots__ = ("owes_end", "rule", "state")
 
-    def __init__(self, rule: _thresholds.Rule) -> None:
+    def __init__(self, rule: _thresholds.Rule, before: "_Armed | None") -> None:
         self.rule = rule
         self.state: _thresholds.State = _thresholds.Quiet()
+        # It took the place of one that was exceeded: else nobody would be told
+        # that this is over.
+        self.owes_end: bool = before is not None and (
+            before.owes_end or isinstance(before.state, _thresholds.Exceeded)
+        )
+
+    def step(self, value: float | None, now: float) -> _thresholds.Change | None:
+        """What `value` at `now` changes."""
+        self.state, change = _thresholds.step(self.rule, self.state, value, now)
+        if not self.owes_end or value is None:
+            return change
+        if change is None and self.rule.recovered(value):
+            change = _thresholds.Change.CLEARED
+        self.owes_end = change is None
+        return change
 
 
 class Alarms:
@@ -77,11 +92,10 @@ class Alarms:
         if name not in _METRICS and name not in self._readers:
             known = ", ".join(self.metrics)
             raise MetricError(f"unknown metric {name!r}; known are {known}")
-        self._armed[name] = _Armed(
-            _thresholds.rule(
-                name, value, clear=clear, for_seconds=for_seconds, below=below
-            )
+        rule = _thresholds.rule(
+            name, value, clear=clear, for_seconds=for_seconds, below=below
         )
+        self._armed[name] = _Armed(rule, self._armed.get(name))
 
     def remove(self, metric: str) -> None:
         """Disarm it; see `ResourceMonitor.remove_threshold`."""
@@ -126,9 +140,7 @@ class Alarms:
                 continue
             value = read(stats) if read else self.gauges.get(name)
             # Uptime is monotonic, as the time of day is not.
-            armed.state, change = _thresholds.step(
-                armed.rule, armed.state, value, stats.uptime
-            )
+            change = armed.step(value, stats.uptime)
             if change is None or value is None:
                 continue
             exceeded = change is _thresholds.Change.EXCEEDED

@@ -289,7 +289,8 @@ class ResourceMonitor:
     ) -> None:
         """Tell when `metric` goes past `value`; replaces its earlier threshold.
 
-        It is told once, and again only after the metric came back to `clear`.
+        It is told once, and again only after the metric came back to `clear`. Where
+        the one before was exceeded, it is told whether this one is, or that it is over.
 
         Args:
             metric: A name of `metrics`: dotted (`memory.percent`), short

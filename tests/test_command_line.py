@@ -366,6 +366,22 @@ def test_doctor_warns_of_what_will_hurt(monkeypatch, capsys, tmp_path):
     assert "hunter2" not in str(findings)
 
 
+def test_doctor_bears_that_nobody_reads_on(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mtaio", "doctor", "--env"],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_doctor_reports_bad_settings_together(monkeypatch, capsys):
     monkeypatch.setenv("MTAIO_CACHE_SIZE", "0")
     monkeypatch.setenv("MTAIO_RATE_LIMIT", "?")

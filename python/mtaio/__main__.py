@@ -142,14 +142,22 @@ async def _made(factory: Callable[[], Any]) -> Application:
 def _examine(options: argparse.Namespace) -> int:
     if options.env:
         tell = _doctor.environment_json if options.json else _doctor.environment_text
-        print(tell(os.environ))  # noqa: T201
+        _show(tell(os.environ))
         Settings.from_env()
         return 0
     factory = None if options.factory is None else _factory(options.factory)
     findings = asyncio.run(_findings(factory))
-    show = _doctor.as_json if options.json else _doctor.as_text
-    print(show(findings))  # noqa: T201
+    text = _doctor.as_json if options.json else _doctor.as_text
+    _show(text(findings))
     return int(any(finding.level is Level.FAIL for finding in findings))
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:  # who reads it, such as `head`, has seen enough
+        # Else the interpreter's exit would complain of what is still to be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _findings(factory: Callable[[], Any] | None) -> list[Finding]:

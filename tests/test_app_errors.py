@@ -104,6 +104,23 @@ def test_ever_new_errors_do_not_grow_the_process(handler, caplog):
     assert handler.counts() == {"CacheError": 1500}
 
 
+def test_an_error_told_amid_another_keeps_nobody(handler):
+    class Amid(type):
+        """Stands for a finalizer, which the collector may call anywhere."""
+
+        def __hash__(cls):
+            handler.report(ValueError("amid"))
+            return super().__hash__()
+
+    class Outer(Exception, metaclass=Amid):
+        pass
+
+    handler.report(Outer())
+
+    assert handler.counts()["Outer"] == 1
+    assert handler.counts()["ValueError"] >= 1
+
+
 def test_a_broken_str_does_not_hide_the_error(handler, caplog):
     class BrokenError(Exception):
         def __str__(self):

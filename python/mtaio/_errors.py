@@ -59,7 +59,9 @@ class ErrorHandler:
         self.logger = _default if logger is None else logger
         self._interval = _rust.non_negative("repeat_interval", repeat_interval)
         self._clock = time.monotonic if clock is None else clock
-        self._lock = threading.Lock()
+        # Entered again where the collector runs amid it: a task's finalizer tells the
+        # loop, and that us, of an error that nobody retrieved.
+        self._lock = threading.RLock()
         self._counts: dict[str, int] = {}
         self._told: dict[Origin, _Told] = {}
 
@@ -103,13 +105,12 @@ class ErrorHandler:
     def flush(self) -> None:
         """Log how often errors were repeated without being logged since."""
         with self._lock:
-            owed = [(kind, told.repeated) for kind, told in self._told.items()]
-            self._told.clear()
-        for (kind, path, line), repeated in owed:
-            if repeated:
+            owed, self._told = self._told, {}
+        for (kind, path, line), told in owed.items():
+            if told.repeated:
                 where = f"{path}:{line}" if line else path
                 text = "%s at %s: %d more like it since the last"
-                self.logger.error(text, kind.__name__, where, repeated)
+                self.logger.error(text, kind.__name__, where, told.repeated)
 
     def install(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Report what `loop` (the running one) would else only print.

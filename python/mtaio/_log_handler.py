@@ -27,7 +27,9 @@ class AsyncLogHandler(_rust.LogHandler, logging.Handler):
 
     A record is formatted where it is logged, copied into a ring in shared
     memory, and written by a native thread. `handle` and `emit` never wait for
-    the disk and may be called from any thread, with or without a loop.
+    the disk and may be called from any thread, with or without a loop. Other than
+    in the standard library they hold no lock, behind which a loop might wait: what a
+    subclass or a formatter of yours does runs in several threads at once.
     """
 
     terminator = "\n"

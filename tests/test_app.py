@@ -572,6 +572,30 @@ def test_in_another_thread_it_runs_without_signals_until_it_is_asked_to_stop():
     assert codes == [ExitCode.CLEAN]
 
 
+def test_a_server_that_takes_the_signals_at_its_start_does_not_keep_them():
+    heard = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def start():
+        signal.signal(signal.SIGTERM, lambda *_: heard.append("server"))
+
+    async def main():
+        app = Application(drain_delay=5)
+        app.add("server", start=start, stop=lambda: heard.append("stopped"))
+        running = asyncio.create_task(app.run())
+        await asyncio.sleep(1)
+        signal.raise_signal(signal.SIGTERM)
+        begun = now()
+        return await asyncio.wait_for(running, 60), now() - begun
+
+    try:
+        assert virtual_time.run(main()) == (ExitCode.CLEAN, pytest.approx(5, abs=0.1))
+    finally:
+        left = signal.signal(signal.SIGTERM, before)
+    assert heard == ["stopped"]
+    assert left is before
+
+
 def test_a_handler_that_python_did_not_install_gives_way_to_the_default(monkeypatch):
     def foreign(number, handler):
         real(number, handler)

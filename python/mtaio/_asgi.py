@@ -178,7 +178,7 @@ def _held_back_signals(application: "Lifecycle") -> Iterator[None]:
                 signal.signal(number, server)
 
 
-def _reloads_at_sighup(application: "Lifecycle") -> AbstractContextManager[None]:
+def _reloads_at_sighup(application: "Lifecycle") -> AbstractContextManager[object]:
     """Where it would end the process, and the server has no use for it."""
     number = getattr(signal, "SIGHUP", None)
     is_free = number is not None and signal.getsignal(number) is signal.SIG_DFL

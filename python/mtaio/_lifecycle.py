@@ -254,9 +254,11 @@ class Lifecycle:
             self._grace.ends_process(end)
         self._runs = True
         self._asks.take()  # of before there was a loop to hear them
-        with handled(self._signal_handlers()):
+        with handled(self._signal_handlers()) as take_again:
             try:
                 if await self._start_unless_asked_to_stop():
+                    # A server among the components may have taken them, uvicorn say.
+                    take_again()
                     await self._asks.wait()
             finally:
                 await self.stop()

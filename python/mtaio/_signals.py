@@ -14,8 +14,12 @@ STOP_ASKED = "a stop was asked for by a signal"
 
 
 @contextmanager
-def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+def handled(
+    handlers: Mapping[signal.Signals, Callable[[], None]],
+) -> Iterator[Callable[[], object]]:
     """Call the handler of each signal; put those from before back at the end.
+
+    Yields what takes the signals again, from whoever took them meanwhile.
 
     One that was not installed by Python can't be put back; its signal gets the
     system's default.
@@ -31,7 +35,7 @@ def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[N
     Only the main thread can have handlers; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
 
     process = os.getpid()
@@ -43,9 +47,12 @@ def handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[N
             _put_back(number, before[signal.Signals(number)])
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, on_signal) for number in handlers}
+    def take() -> dict[signal.Signals, Handler | None]:
+        return {number: signal.signal(number, on_signal) for number in handlers}
+
+    before = take()
     try:
-        yield
+        yield take
     finally:
         for number, previous in before.items():
             _put_back(number, previous)

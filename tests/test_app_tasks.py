@@ -43,6 +43,57 @@ def now():
     return asyncio.get_running_loop().time()
 
 
+def test_what_fails_after_the_components_started_stops_them_again():
+    journal = []
+
+    def refuse(loop, work, **options):
+        if work.__qualname__ == "BackgroundTasks._run":
+            work.close()
+            raise RuntimeError("no more tasks")
+        return asyncio.Task(work, loop=loop, **options)
+
+    async def main():
+        app = Application()
+        app.add("part", stop=lambda: journal.append("part stopped"))
+        app.spawn("never", asyncio.Event().wait)
+        asyncio.get_running_loop().set_task_factory(refuse)
+        try:
+            await app.run()
+        finally:
+            await app.stop()
+            journal.append(app.phase)
+
+    with pytest.raises(RuntimeError, match="no more tasks"):
+        virtual_time.run(main())
+
+    assert journal == ["part stopped", "stopped"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
+def test_an_eager_task_spawns_another_at_once():
+    journal = []
+
+    async def second():
+        journal.append("second")
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        app = Application()
+
+        async def first():
+            app.spawn("second", second)
+            journal.append("first")
+
+        app.spawn("first", first)
+        app.spawn("third", asyncio.Event().wait)
+        async with app:
+            journal.append("ready")
+
+    virtual_time.run(main())
+
+    assert journal == ["second", "first", "ready"]
+
+
 def test_a_task_runs_with_the_application_and_is_cancelled_at_its_stop():
     journal = []
 

@@ -204,6 +204,9 @@ class Lifecycle:
         self._enter(Phase.STARTING)
         try:
             await self._components.start()
+            self._tasks.start()
+            if self._notifier.watchdog_seconds:
+                self.spawn("mtaio:systemd watchdog", self._feed_watchdog)
         except BaseException as error:
             if isinstance(error, StartupError):
                 self._exit_code = ExitCode.START_FAILED
@@ -215,9 +218,6 @@ class Lifecycle:
             raise
         for component in self._components:
             component.on_end(self._component_ended)
-        self._tasks.start()
-        if self._notifier.watchdog_seconds:
-            self.spawn("mtaio:systemd watchdog", self._feed_watchdog)
         self._enter(Phase.READY)
         self._start_ended.set()
         self._notify("READY=1")

@@ -97,7 +97,7 @@ class BackgroundTasks:
     def start(self) -> None:
         """Start all."""
         self._started = True
-        for spec in self._specs.values():
+        for spec in tuple(self._specs.values()):  # an eager one may add more
             self._begin(spec)
 
     async def stop(self, timeout: float) -> list[str]:

@@ -128,6 +128,30 @@ reader.join()
     assert run(pipe, body) == "False\nTrue\n"
 
 
+async def test_a_flush_is_limited_also_in_a_task_that_is_being_cancelled(pipe):
+    os.mkfifo(pipe)
+    handler = AsyncFileHandler(pipe, delay=True, close_timeout=0)
+    handler.emit(logging.makeLogRecord({"msg": "one"}))
+    answers = []
+
+    async def serve():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            answers.append(await handler.flush(timeout=0.01))
+
+    task = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+
+    assert task.cancelled()
+    assert answers == [False]
+    reading = asyncio.create_task(asyncio.to_thread(Path(pipe).read_bytes))
+    assert await handler.aclose(30)
+    assert await reading == b"one\n"
+
+
 async def test_a_cancelled_flush_leaves_the_handler_usable(pipe):
     os.mkfifo(pipe)
     handler = AsyncFileHandler(pipe, delay=True)

@@ -45,12 +45,14 @@ class Flush:
     async def _wait(self) -> bool:
         if self._progress is None or self._progress.done:
             return True
+        # Not by `asyncio.timeout`, which in a task that is being cancelled, as at a
+        # stop, raises that cancellation in place of its own end before 3.11.3.
+        future = self._progress.future()
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._progress.future()
-        except TimeoutError:
-            return self._progress.done
-        return True
+            await asyncio.wait((future,), timeout=self._timeout)
+        finally:
+            future.cancel()
+        return self._progress.done
 
 
 def on_loop_thread() -> bool:

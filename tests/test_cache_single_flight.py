@@ -6,6 +6,7 @@ import gc
 import inspect
 import os
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -284,6 +285,36 @@ async def test_what_was_computed_before_its_key_was_taken_out_is_not_held(how):
     assert await asyncio.gather(*after) == [2, 2]
     assert cache.stats().loads == 2
     assert await cache.get("key") == 2
+
+
+@pytest.mark.timeout(20)
+async def test_a_key_may_be_taken_out_amid_any_step_of_its_computation():
+    cache, factory = TTLCache[int](), Factory()
+    factory.gate.set()
+    steps = when = 0
+
+    def step(frame, *_):
+        """Stands for a finalizer, or the handler of a signal, at one step."""
+        nonlocal steps
+        if frame.f_globals is not vars(_single_flight):
+            return None
+        steps += 1
+        if steps == when:
+            cache.clear_nowait()
+        return step
+
+    before = sys.gettrace()
+    while steps >= when:
+        cache.clear_nowait()
+        steps, when = 0, when + 1
+        sys.settrace(step)
+        try:
+            value = await cache.get_or_set("key", factory)
+        finally:
+            sys.settrace(before)
+        assert value == when == factory.calls
+
+    assert when > 50
 
 
 async def test_a_value_set_while_another_is_computed_stays():

@@ -82,7 +82,8 @@ class Flight:
         self.job = job
         self.background = background
         self._on_landed = landed
-        self._listed = True
+        # Empty once it was taken off the list.
+        self._listed = [True]
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
@@ -128,14 +129,16 @@ class Flight:
         Only then can the entry be another's, so it needs no comparison. The key's
         `__eq__` may raise; the next who meets the flight tries again.
         """
-        with self._lock:
-            listed, self._listed = self._listed, False
-        if not listed:
+        try:
+            # Without the lock, amid which a finalizer or the handler of a signal
+            # may come and take the key out.
+            self._listed.pop()
+        except IndexError:
             return
         try:
             flying.pop(self.job.key, None)
         except BaseException:
-            self._listed = True
+            self._listed.append(True)
             raise
 
     async def wait(self) -> Any:

@@ -290,7 +290,8 @@ class TTLCache(ListedCache[T]):
                 arguments, which must be hashable; `f(1)` and `f(x=1)` are two
                 keys. In place of the name stands the function itself where
                 others may have that name: a local function, lambda, bound
-                method or callable object. `key_of` tells it.
+                method or callable object, of which pickle saves few: give those
+                a `key` in a cache with a snapshot. `key_of` tells it.
 
         Raises:
             TypeError: What is decorated is not a function, or is a generator

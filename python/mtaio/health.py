@@ -178,7 +178,7 @@ class HealthMonitor:
         for check in self._checks.values():
             self._refuse_unknown(check)
         for metric, value in self._thresholds.items():
-            # Armed anew, so one that was exceeded before will not be cleared.
+            # Armed anew, so one that still is exceeded is told again.
             self._verdict.alerts.pop(metric, None)
             self.monitor.set_threshold(metric, value, clear=_CLEARED_AT * value)
         await self.monitor.start()

@@ -1,6 +1,7 @@
 """asyncio's own queues under 0.1.0's names, and a latch."""
 
 import asyncio
+import contextlib
 import itertools
 import math
 from typing import Any, NamedTuple, TypeVar, cast
@@ -120,11 +121,10 @@ class Latch:
         """
         if timeout is not None:
             timeout = _rust.non_negative("timeout", timeout)
-        try:
-            await TimeoutManager().run(self._open.wait(), timeout=timeout)
-        except TimeoutError:
-            return self._open.is_set()
-        return True
+        if not self._open.is_set():
+            with contextlib.suppress(TimeoutError):
+                await TimeoutManager().run(self._open.wait(), timeout=timeout)
+        return self._open.is_set()
 
     def get_count(self) -> int:
         """How many times it must still be counted down."""

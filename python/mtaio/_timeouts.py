@@ -142,6 +142,8 @@ class Owned(Generic[T]):
 
 
 async def bounded(owned: Owned[T], limit: float | None) -> T:
+    if limit is None:
+        return await owned.awaitable
     scope = open_scope(limit)
     await scope.__aenter__()
     try:

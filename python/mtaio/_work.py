@@ -52,9 +52,10 @@ async def in_place(
     executor: object, places: ConcurrencyLimiter, coro: Awaitable[T]
 ) -> T:
     """Await `coro` in a place of `executor`; in this task's, if it has one."""
-    held = [place for place in _held.get() if place.executor is not None]
-    if any(place.executor is executor for place in held):
-        return await coro
+    if held := _held.get():
+        held = tuple(place for place in held if place.executor is not None)
+        if any(place.executor is executor for place in held):
+            return await coro
     async with places:
         place = Place(executor)
         # This task's own context, which ends with it.

@@ -736,7 +736,7 @@ def in_blocking_threads(count, work):
 
 
 def waiters_of(cache, key):
-    return len(cache._flights._flying[key]._waiters)
+    return len(cache._flights.flying[key]._waiters)
 
 
 def test_threads_share_one_computation_and_its_error():
@@ -908,7 +908,7 @@ async def test_a_forked_child_takes_out_what_its_parent_computes(how):
     cache, factory = TTLCache[int](), Factory()
     (task,) = waiting(cache, factory, 1)
     await turns()
-    (flight,) = cache._flights._flying.values()
+    (flight,) = cache._flights.flying.values()
 
     with flight._lock:  # as another thread may have it, which is not in the child
         child = os.fork()

@@ -21,6 +21,7 @@ __all__ = (
     "check_key",
     "check_policy",
     "key_of_call",
+    "name_in_key",
     "nothing",
 )
 
@@ -103,13 +104,16 @@ def check_cached(function: object) -> None:
         raise TypeError(f"cached needs no generator function, got {function!r}")
 
 
-def call_key(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:
+def call_key(who: Hashable, /, *args: Any, **kwargs: Any) -> Hashable:
+    return (who, args, *sorted(kwargs.items()))
+
+
+def name_in_key(function: Any) -> Hashable:
     name = getattr(function, "__qualname__", "<nameless>")
     owner = getattr(function, "__self__", None)  # a module, for built-in functions
     # Local functions and lambdas share their names, methods those of all objects.
     own = "<" not in name and (owner is None or ismodule(owner))
-    who = f"{function.__module__}.{name}" if own else function
-    return (who, args, *sorted(kwargs.items()))
+    return f"{function.__module__}.{name}" if own else function
 
 
 def key_of_call(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:

@@ -314,7 +314,8 @@ class Flights:
     """The computations of one cache that go on now, by key. Any thread, any loop."""
 
     def __init__(self) -> None:
-        self._flying: dict[Hashable, Flight] = {}
+        # By key; empty while nothing is computed.
+        self.flying: dict[Hashable, Flight] = {}
         self._process = os.getpid()
 
     async def run(self, job: Job) -> Any:
@@ -337,27 +338,22 @@ class Flights:
         """Compute in the background, unless somebody already does."""
         self._join(job, asyncio.get_running_loop(), background=True)
 
-    def any(self) -> bool:
-        """Whether something is computed now."""
-        if self._flying:
-            self._leave_to_parent()
-        return bool(self._flying)
-
     def forget(self, key: Hashable) -> None:
         """Let what computes `key` now serve only those who wait for it already."""
-        if self.any() and (flight := self._flying.get(key)) is not None:
+        self._leave_to_parent()
+        if (flight := self.flying.get(key)) is not None:
             self._strike(flight)
 
     def forget_all(self) -> None:
         """As `forget`, all keys."""
-        if self.any():
-            for flight in list(self._flying.values()):
-                self._strike(flight)
+        self._leave_to_parent()
+        for flight in list(self.flying.values()):
+            self._strike(flight)
 
     def _leave_to_parent(self) -> None:
         """What flew at a fork goes on in the parent; here nobody would land it."""
         if self._process != os.getpid():
-            self._flying, self._process = {}, os.getpid()
+            self.flying, self._process = {}, os.getpid()
 
     def _join(
         self,
@@ -368,7 +364,7 @@ class Flights:
     ) -> Flight:
         self._leave_to_parent()
         mine = Flight(job, self._strike, loop, background=background)
-        flight = self._flying.setdefault(job.key, mine)
+        flight = self.flying.setdefault(job.key, mine)
         if flight is not mine:
             if flight.over:
                 flight.land()
@@ -383,7 +379,14 @@ class Flights:
         return mine
 
     def _strike(self, flight: Flight) -> None:
-        flight.strike(self._flying)
+        flight.strike(self.flying)
+
+
+# As `super()` has them, which takes as long to find one as that takes.
+_delete = _rust.Cache.delete_nowait
+_pop = _rust.Cache.pop_nowait
+_delete_many = _rust.Cache.delete_many_nowait
+_clear = _rust.Cache.clear_nowait
 
 
 class ListedCache(_rust.Cache[T]):
@@ -395,23 +398,26 @@ class ListedCache(_rust.Cache[T]):
 
     def delete_nowait(self, key: Hashable) -> bool:
         """Take `key` out; return whether it had a live value."""
-        self._flights.forget(key)
-        return super().delete_nowait(key)
+        if self._flights.flying:
+            self._flights.forget(key)
+        return _delete(self, key)
 
     def pop_nowait(self, key: Hashable, *default: Any) -> Any:
         """Take `key` out and return its live value, else the default."""
-        self._flights.forget(key)
-        return super().pop_nowait(key, *default)
+        if self._flights.flying:
+            self._flights.forget(key)
+        return _pop(self, key, *default)
 
     def delete_many_nowait(self, keys: Iterable[Hashable]) -> int:
         """Take `keys` out; return how many had a live value."""
-        if self._flights.any():
+        if self._flights.flying:
             keys = list(keys)
             for key in keys:
                 self._flights.forget(key)
-        return super().delete_many_nowait(keys)
+        return _delete_many(self, keys)
 
     def clear_nowait(self) -> None:
         """Take everything out."""
-        self._flights.forget_all()
-        super().clear_nowait()
+        if self._flights.flying:
+            self._flights.forget_all()
+        _clear(self)

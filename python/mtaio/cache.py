@@ -28,6 +28,7 @@ from ._cache_options import (
     check_key,
     check_policy,
     key_of_call,
+    name_in_key,
     nothing,
 )
 from ._single_flight import MISSING, Flights, Job, ListedCache
@@ -303,7 +304,7 @@ class TTLCache(ListedCache[T]):
 
         def decorate(function: Callable[..., Any]) -> Any:
             check_cached(function)
-            key_of = key or partial(call_key, function)
+            key_of = key or partial(call_key, name_in_key(function))
 
             @wraps(function)
             async def call(*args: Any, **kwargs: Any) -> Any:

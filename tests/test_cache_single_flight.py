@@ -329,6 +329,20 @@ async def test_a_value_set_while_another_is_computed_stays():
     assert await cache.get("key") == 7
 
 
+async def test_a_value_set_anew_as_another_is_to_be_held_stays():
+    class Cache(TTLCache):
+        def _add_stale(self, key, value, *options):
+            """Stands for another thread, which comes just before."""
+            self.delete_nowait(key)
+            self.set_nowait(key, value)
+            return super()._add_stale(key, value, *options)
+
+    cache, value = Cache(), object()
+
+    assert await cache.get_or_set("key", lambda: value) is value
+    assert await cache.get("key") is value
+
+
 async def test_a_value_set_while_a_stale_one_is_renewed_stays(clock):
     cache, factory = TTLCache[int](1.0, clock=clock), Factory()
     await cache.get_or_set("key", lambda: 0, stale=5.0)

@@ -49,9 +49,9 @@ class Job(NamedTuple):
             raise TypeError(f"factory must not be awaitable here, it gave {value!r}")
         return value
 
-    def hold(self, value: Any) -> None:
-        """Put the value into the cache. One set there meanwhile is newer, and stays."""
-        self.cache._add_stale(self.key, value, self.ttl, self.stale)
+    def hold(self, value: Any) -> bool:
+        """Put the value into the cache; not if one was set meanwhile, which is newer."""
+        return self.cache._add_stale(self.key, value, self.ttl, self.stale)
 
     def take_back(self, value: Any) -> None:
         """Take the value out if it still is the one."""
@@ -258,8 +258,8 @@ class Flight:
     def _hold(self, value: Any) -> None:
         """Have the cache hold the value, unless its key was taken out meanwhile."""
         if self._listed:
-            self.job.hold(value)
-            if not self._listed:  # since we looked, by another thread
+            held = self.job.hold(value)
+            if held and not self._listed:  # since we looked, by another thread
                 self.job.take_back(value)
 
     def _fail(self, error: BaseException, cause: BaseException | None = None) -> None:

@@ -1,8 +1,9 @@
 """What a cache is told and what it tells: policies, figures, argument checks."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from inspect import (
     isasyncgenfunction,
     iscoroutinefunction,
@@ -14,14 +15,13 @@ from typing import Any
 __all__ = (
     "CacheStats",
     "EvictionPolicy",
-    "call_key",
     "check_cached",
     "check_codec",
     "check_hooks",
     "check_key",
     "check_policy",
     "key_of_call",
-    "name_in_key",
+    "key_of_calls",
     "nothing",
 )
 
@@ -104,16 +104,16 @@ def check_cached(function: object) -> None:
         raise TypeError(f"cached needs no generator function, got {function!r}")
 
 
-def call_key(who: Hashable, /, *args: Any, **kwargs: Any) -> Hashable:
+def _call_key(who: Hashable, /, *args: Any, **kwargs: Any) -> Hashable:
     return (who, args, *sorted(kwargs.items()))
 
 
-def name_in_key(function: Any) -> Hashable:
+def key_of_calls(function: Any) -> Callable[..., Hashable]:
     name = getattr(function, "__qualname__", "<nameless>")
     owner = getattr(function, "__self__", None)  # a module, for built-in functions
     # Local functions and lambdas share their names, methods those of all objects.
     own = "<" not in name and (owner is None or ismodule(owner))
-    return f"{function.__module__}.{name}" if own else function
+    return partial(_call_key, f"{function.__module__}.{name}" if own else function)
 
 
 def key_of_call(function: Any, /, *args: Any, **kwargs: Any) -> Hashable:

@@ -50,7 +50,7 @@ class Job(NamedTuple):
         return value
 
     def hold(self, value: Any) -> bool:
-        """Put the value into the cache; not if one was set meanwhile, which is newer."""
+        """Have the cache hold the value, unless one was set meanwhile: it is newer."""
         return self.cache._add_stale(self.key, value, self.ttl, self.stale)
 
     def take_back(self, value: Any) -> None:

@@ -21,14 +21,13 @@ from . import _rust, _snapshot
 from ._cache_options import (
     CacheStats,
     EvictionPolicy,
-    call_key,
     check_cached,
     check_codec,
     check_hooks,
     check_key,
     check_policy,
     key_of_call,
-    name_in_key,
+    key_of_calls,
     nothing,
 )
 from ._single_flight import MISSING, Flights, Job, ListedCache
@@ -290,9 +289,8 @@ class TTLCache(ListedCache[T]):
                 By default it is the function's module and name with its
                 arguments, which must be hashable; `f(1)` and `f(x=1)` are two
                 keys. In place of the name stands the function itself where
-                others may have that name: a local function, lambda, bound
-                method or callable object, of which pickle saves few: give those
-                a `key` in a cache with a snapshot. `key_of` tells it.
+                others may have that name: a local function, lambda, bound method
+                or callable object; for a snapshot give those a `key`. See `key_of`.
 
         Raises:
             TypeError: What is decorated is not a function, or is a generator
@@ -304,7 +302,7 @@ class TTLCache(ListedCache[T]):
 
         def decorate(function: Callable[..., Any]) -> Any:
             check_cached(function)
-            key_of = key or partial(call_key, name_in_key(function))
+            key_of = key or key_of_calls(function)
 
             @wraps(function)
             async def call(*args: Any, **kwargs: Any) -> Any:

@@ -57,14 +57,14 @@ def test_what_fails_after_the_components_started_stops_them_again():
         app.add("part", stop=lambda: journal.append("part stopped"))
         app.spawn("never", asyncio.Event().wait)
         asyncio.get_running_loop().set_task_factory(refuse)
-        try:
+        with pytest.raises(RuntimeError, match="no more tasks"):
             await app.run()
-        finally:
-            await app.stop()
-            journal.append(app.phase)
+        with pytest.raises(ApplicationError, match="failed to start"):
+            await app.run()
+        await app.stop()
+        journal.append(app.phase)
 
-    with pytest.raises(RuntimeError, match="no more tasks"):
-        virtual_time.run(main())
+    virtual_time.run(main())
 
     assert journal == ["part stopped", "stopped"]
 

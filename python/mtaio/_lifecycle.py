@@ -20,7 +20,7 @@ from ._process_end import Grace, ProcessEnd
 from ._reload import flush_logs, reopen_logs
 from ._signals import STOP_ASKED, handled
 from ._tasks import BackgroundTasks, Spec, Work, whole
-from .exceptions import ApplicationError, ShutdownError, StartupError
+from .exceptions import ApplicationError, ShutdownError
 
 if TYPE_CHECKING:
     from .health import HealthMonitor
@@ -208,7 +208,7 @@ class Lifecycle:
             if self._notifier.watchdog_seconds:
                 self.spawn("mtaio:systemd watchdog", self._feed_watchdog)
         except BaseException as error:
-            if isinstance(error, StartupError):
+            if isinstance(error, Exception):  # not where the start was cancelled
                 self._exit_code = ExitCode.START_FAILED
             deadline = self._grace.deadline()
             self._grace.begin()

@@ -90,6 +90,9 @@ def top(
     console = _console(file)
     with contextlib.suppress(KeyboardInterrupt):
         first = look(where)
+        # So that all is imported: CPython ends by the signal, though it is caught,
+        # if it came amid text that is executed, as the import of a dataclass does.
+        console.render_lines(_view(where, first, None, only))
         with _display(console, in_place=count is None) as show:
             # A loop right here would lose an interrupt at the end of its turn, for
             # which CPython (3.13.0) enters no handler.

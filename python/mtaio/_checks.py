@@ -8,6 +8,7 @@ from typing import cast
 
 from . import _rust
 from ._states import Damper, Kind, Result, Standing, Status
+from .events import is_async
 from .exceptions import HealthError
 
 # What a check may return: `None` and `True` are healthy, `False` is not.
@@ -128,7 +129,7 @@ class Check:
         return self._pending.result()
 
     def _begin(self) -> "asyncio.Future[Result]":
-        if _is_async(self._function):
+        if is_async(self._function):
             function = cast("Callable[[], Awaitable[Answer]]", self._function)
             return asyncio.ensure_future(_answer(function))
         return _in_thread(cast("Callable[[], Answer]", self._function))
@@ -199,12 +200,6 @@ def _raised(error: BaseException) -> Result:
     except Exception:  # noqa: BLE001 - a broken __str__ is told like any other
         text = "<its __str__ failed>"
     return Result(Status.UNHEALTHY, f"{type(error).__name__}: {text}"[:500])
-
-
-def _is_async(function: object) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object's own __call__
-    )
 
 
 def _kind(given: Kind | str) -> Kind:

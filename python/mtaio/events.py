@@ -113,7 +113,7 @@ class _Entry:
         # Swapped for `_silence` on removal, so that emits under way, which hold
         # this entry, need no check to skip it.
         self.call = (
-            cast("Call", listener) if _is_async(listener) else _awaiting(listener)
+            cast("Call", listener) if is_async(listener) else _awaiting(listener)
         )
 
 
@@ -374,7 +374,7 @@ class EventEmitter:
         """
         if timeout is not None:
             timeout = _rust.non_negative("timeout", timeout)
-        if check is not None and (not callable(check) or _is_async(check)):
+        if check is not None and (not callable(check) or is_async(check)):
             raise TypeError(f"check must be a plain callable, got {check!r:.80}")
         answer: asyncio.Future[Event[Any]] = asyncio.get_running_loop().create_future()
 
@@ -410,7 +410,8 @@ def _matcher(name: str) -> Callable[[str], object]:
     return re.compile(".*".join(parts), re.DOTALL).fullmatch
 
 
-def _is_async(callback: object) -> bool:
+def is_async(callback: object) -> bool:
+    """Whether a call gives a coroutine: a function's, or an object's `__call__`."""
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
         getattr(type(callback), "__call__", None)  # noqa: B004  # its async __call__
     )

@@ -343,12 +343,18 @@ async def test_a_value_set_anew_as_another_is_to_be_held_stays():
     assert await cache.get("key") is value
 
 
-async def test_a_value_set_while_a_stale_one_is_renewed_stays(clock):
+async def being_renewed(clock):
+    """A cache with a stale `key`, and the factory that computes it anew."""
     cache, factory = TTLCache[int](1.0, clock=clock), Factory()
     await cache.get_or_set("key", lambda: 0, stale=5.0)
     clock.advance(2.0)
     assert await cache.get_or_set("key", factory, stale=5.0) == 0
     await turns()
+    return cache, factory
+
+
+async def test_a_value_set_while_a_stale_one_is_renewed_stays(clock):
+    cache, factory = await being_renewed(clock)
 
     await cache.set("key", 7)
     factory.gate.set()
@@ -358,11 +364,7 @@ async def test_a_value_set_while_a_stale_one_is_renewed_stays(clock):
 
 
 async def test_what_a_refresh_gives_after_its_key_was_deleted_is_not_held(clock):
-    cache, factory = TTLCache[int](1.0, clock=clock), Factory()
-    await cache.get_or_set("key", lambda: 0, stale=5.0)
-    clock.advance(2.0)
-    assert await cache.get_or_set("key", factory, stale=5.0) == 0
-    await turns()
+    cache, factory = await being_renewed(clock)
 
     await cache.delete("key")
     factory.gate.set()

@@ -283,24 +283,19 @@ def own_attribute(path):
     return handler
 
 
-@pytest.mark.parametrize("make", [own_method, own_attribute])
-def test_a_filter_method_of_its_own_is_asked(path, logger, make):
-    handler = make(path)
-    logger.addHandler(handler)
+def merely_true(path):
+    """Its answer takes no record's place."""
 
-    logger.info("secret")
-    logger.info("seen")
-    handler.close()
-
-    assert lines(path) == ["seen"]
-
-
-def test_a_filter_that_is_merely_true_takes_no_records_place(path, logger):
     class Own(AsyncFileHandler):
         def filter(self, record):
             return re.search("seen", record.msg)
 
-    handler = Own(path)
+    return Own(path)
+
+
+@pytest.mark.parametrize("make", [own_method, own_attribute, merely_true])
+def test_a_filter_method_of_its_own_is_asked(path, logger, make):
+    handler = make(path)
     logger.addHandler(handler)
 
     logger.info("secret")
